@@ -1,0 +1,50 @@
+# Two commands need nothing but Python 3.11+, git and make: `make quickstart` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.PHONY: help quickstart test test-slow check lint types contracts format wheel clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; name one with make PYTHON=…' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --constraint constraints.txt torch
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: $(BIN)/.ready  ## set up, then pretrain, probe and fine-tune all three modalities; writes quickstart/report.html
+	$(BIN)/hf-ssl quickstart $(ARGS)
+
+test: $(BIN)/.ready  ## set up, then the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(BIN)/.ready  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: lint types contracts  ## lint, types and import contracts
+
+lint: $(BIN)/.ready  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/.ready  ## mypy
+	$(BIN)/mypy
+
+contracts: $(BIN)/.ready  ## who may import whom
+	$(BIN)/lint-imports
+
+format: $(BIN)/.ready  ## ruff, writing
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(BIN)/.ready  ## dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean:  ## what the commands above made
+	rm -rf $(VENV) dist build quickstart runs .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -1,0 +1,141 @@
+"""The `data` section of a run: one dataclass a modality."""
+
+from dataclasses import dataclass
+
+from hf_ssl.errors import InputError, unknown_name
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """What data a run is fed.
+
+    Args:
+        path (`str`): what `datasets.load_dataset` takes (a Hub name, a folder, a parquet/CSV/JSON file), a folder of
+            one's own images, recordings or texts, or `sample:<name>` for the embedded data.
+        name (`str`, *optional*): configuration of a Hub data set.
+        train_split (`str`): name of the training split.
+        validation_split (`str`, *optional*): name of the validation split; where the data has none, a fixed share is
+            held out.
+        test_split (`str`, *optional*): name of the test split.
+        label_column (`str`, *optional*): column with the class, for fine-tuning and evaluation.
+        streaming (`bool`): read the data as it is needed instead of first storing it.
+        on_error (`str`): what to do with an item that cannot be read: `"raise"` or `"skip"` (counted and reported).
+        num_proc (`int`): processes for the one pass that checks the data.
+        max_train_items (`int`, *optional*): use only the first so many training items.
+    """
+
+    path: str
+    name: str | None = None
+    train_split: str = "train"
+    validation_split: str | None = "validation"
+    test_split: str | None = "test"
+    label_column: str | None = None
+    streaming: bool = False
+    on_error: str = "raise"
+    num_proc: int = 1
+    max_train_items: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "skip"):
+            raise unknown_name("way to treat broken items (data.on_error)", self.on_error, ("raise", "skip"))
+
+
+@dataclass(kw_only=True)
+class ImageDataArguments(DataArguments):
+    """Images, and the views that are made of them.
+
+    Args:
+        image_column (`str`): column with the images.
+        image_size (`int`): side of the square that the encoder sees, in pixels.
+        augmentation (`str`): preset of [`hf_ssl.data.augmentation`].
+        augment_on (`str`): where the photometric part runs: `"device"` (batched, on the training device) or
+            `"worker"`.
+    """
+
+    image_column: str = "image"
+    image_size: int = 224
+    augmentation: str = "simclr"
+    augment_on: str = "device"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augment_on not in ("device", "worker"):
+            raise unknown_name("place to augment (data.augment_on)", self.augment_on, ("device", "worker"))
+        if self.image_size < 1:
+            raise InputError(
+                f"data.image_size is {self.image_size}; give the side of the image in pixels, at least 1."
+            )
+
+
+@dataclass(kw_only=True)
+class SpeechDataArguments(DataArguments):
+    """Recordings, and the units that are predicted of them.
+
+    Args:
+        audio_column (`str`): column with the recordings.
+        text_column (`str`, *optional*): column with the transcripts, for recognition.
+        sampling_rate (`int`): Hz; every recording is resampled to it.
+        min_seconds (`float`): shorter recordings count as broken.
+        max_seconds (`float`): longer ones are cropped at random in training.
+        units (`str`, *optional*): folder written by `hf-ssl cluster`, for objectives that predict cluster units.
+    """
+
+    audio_column: str = "audio"
+    text_column: str | None = "text"
+    sampling_rate: int = 16_000
+    min_seconds: float = 0.4
+    max_seconds: float = 15.6
+    units: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_seconds <= self.max_seconds:
+            raise InputError(
+                f"data.min_seconds is {self.min_seconds} and data.max_seconds {self.max_seconds}; "
+                "0 < min <= max is needed."
+            )
+
+
+@dataclass(kw_only=True)
+class TextDataArguments(DataArguments):
+    """Texts, and how they are cut into training sequences.
+
+    Args:
+        text_column (`str`): column with the texts, one document a row.
+        tokenizer (`str`, *optional*): a tokenizer's Hub name or folder, or `"wordpiece"`, `"bpe"` or `"unigram"` to
+            train one on the training data; by default the tokenizer of the encoder that the run starts from.
+        vocab_size (`int`): of a trained tokenizer.
+        lowercase (`bool`): whether a trained tokenizer lower-cases and strips accents.
+        max_length (`int`): tokens of a sequence, special ones included.
+        sentences (`str`): what ends a sentence in a document: `"lines"` or `"punctuation"`.
+        next_sentence (`bool`): sequences are pairs of segments for next-sentence prediction; otherwise runs of full
+            sentences.
+        short_sequence_probability (`float`): share of pairs aimed at a random shorter length.
+        duplicates (`int`): how many times the corpus is cut into pairs, each time differently.
+        dynamic_masking (`bool`): draw new masks each epoch; otherwise each sequence keeps its mask.
+    """
+
+    text_column: str = "text"
+    tokenizer: str | None = None
+    vocab_size: int = 30_522
+    lowercase: bool = True
+    max_length: int = 128
+    sentences: str = "lines"
+    next_sentence: bool = True
+    short_sequence_probability: float = 0.1
+    duplicates: int = 1
+    dynamic_masking: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sentences not in ("lines", "punctuation"):
+            raise unknown_name("way to find sentences (data.sentences)", self.sentences, ("lines", "punctuation"))
+        if self.max_length < 8:
+            raise InputError(f"data.max_length is {self.max_length}; a sequence needs at least 8 tokens.")
+
+
+DATA_ARGUMENTS: dict[str, type[DataArguments]] = {
+    "vision": ImageDataArguments,
+    "speech": SpeechDataArguments,
+    "text": TextDataArguments,
+}

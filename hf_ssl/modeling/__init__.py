@@ -1,0 +1,65 @@
+"""What is learned: one file an objective, and the table of them."""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from hf_ssl.errors import unknown_name
+from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One row of the table of objectives.
+
+    Args:
+        title (`str`): the name that the paper gives it.
+        modality (`str`): `"vision"`, `"speech"` or `"text"`.
+        paper (`str`): authors, year and arXiv number.
+        module (`str`): where it is written, below `hf_ssl.modeling`.
+        config (`str`): name of its config class.
+        model (`str`): name of its model class.
+        encoder (`str`): `model_type` of its default encoder.
+        recipes (`tuple[str, ...]`): its files in `hf_ssl/recipes`, the paper's preset first, the one for the embedded
+            data last.
+        card (`str`): its file in `model_cards`.
+    """
+
+    title: str
+    modality: str
+    paper: str
+    module: str
+    config: str
+    model: str
+    encoder: str
+    recipes: tuple[str, ...]
+    card: str
+
+    @property
+    def config_class(self) -> type[SSLConfig]:
+        """The objective's config class."""
+        return getattr(import_module(f"hf_ssl.modeling.{self.module}"), self.config)
+
+    @property
+    def model_class(self) -> type[SSLPreTrainedModel]:
+        """The objective's model class."""
+        return getattr(import_module(f"hf_ssl.modeling.{self.module}"), self.model)
+
+
+# fmt: off
+OBJECTIVES: dict[str, Objective] = {
+    "simclr": Objective(title="SimCLR", modality="vision", paper="Chen et al. 2020, arXiv:2002.05709", module="vision.simclr", config="SimCLRConfig", model="SimCLRForPreTraining", encoder="resnet", recipes=("simclr_imagenet", "simclr_emoji"), card="simclr.md"),
+    "hubert": Objective(title="HuBERT", modality="speech", paper="Hsu et al. 2021, arXiv:2106.07447", module="speech.hubert", config="HubertPreTrainingConfig", model="HubertForPreTraining", encoder="hubert", recipes=("hubert_base", "hubert_asterisk"), card="hubert.md"),
+    "bert": Objective(title="BERT", modality="text", paper="Devlin et al. 2018, arXiv:1810.04805", module="text.bert", config="BertPreTrainingConfig", model="BertPreTrainingModel", encoder="bert", recipes=("bert_base", "bert_glosses"), card="bert.md"),
+}
+# fmt: on
+
+
+def objective(name: str) -> Objective:
+    """The row of an objective.
+
+    Raises:
+        InputError: for a name that is not in the table.
+    """
+    if name not in OBJECTIVES:
+        raise unknown_name("objective", name, OBJECTIVES)
+    return OBJECTIVES[name]

@@ -1,0 +1,136 @@
+"""A self-supervised model is a plain transformers encoder and what its objective adds to it."""
+
+import inspect
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+Processor = ProcessorMixin | PreTrainedTokenizerBase | FeatureExtractionMixin | ImageProcessingMixin
+
+
+@strict
+class SSLConfig(PreTrainedConfig):
+    """What every objective's config holds: the config of its encoder.
+
+    A subclass names its default architecture in `sub_configs_defaults`.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers architecture of the modality, named
+            by its `model_type`. `None` is the objective's default architecture with that architecture's defaults.
+    """
+
+    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+
+    encoder_config: dict | PreTrainedConfig | None = None
+
+
+class SSLPreTrainedModel(PreTrainedModel):
+    """Base of the objectives: holds the encoder, starts from a published one and exports it as one.
+
+    It knows nothing of any objective. What an objective may say of itself, beyond `forward`:
+
+    * `draw_inputs`: the random inputs of `forward` (masks, corrupted tokens, negatives), drawn by the data loader;
+    * `count_predictions`: over how many predictions each term of the loss is a mean;
+    * `after_optimizer_step`: what happens once per optimiser step (teacher, queue, centre).
+    """
+
+    config: SSLConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # A plain `Trainer` may train these models too: it then averages over micro-batches. `SSLTrainer` counts
+    # predictions instead.
+    accepts_loss_kwargs = False
+
+    needs_pooler = False
+    """Whether the objective trains the encoder's own pooling layer; without need it is left out, so no weight stays
+    untrained.
+    """
+
+    def __init__(self, config: SSLConfig) -> None:
+        super().__init__(config)
+        self.encoder = build_encoder(config.encoder_config, with_pooler=self.needs_pooler)
+
+    @classmethod
+    def from_encoder(cls, name_or_path: str | Path, **config: Any) -> Self:
+        """Start from a published encoder: its weights, and the objective's own parts freshly initialised.
+
+        Args:
+            name_or_path (`str` or `Path`): anything `AutoModel.from_pretrained` takes.
+            config: fields of the objective's config, except `encoder_config`, which is the encoder's.
+
+        Returns:
+            the model in training mode, in fp32.
+        """
+        encoder = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+        config_class: type[SSLConfig] = cls.config_class  # type: ignore[assignment]
+        model = cls(config_class(encoder_config=encoder.config, **config))
+        # Not strict: the checkpoint may hold a pooling layer that this objective leaves out.
+        model.encoder.load_state_dict(encoder.state_dict(), strict=False)
+        model.after_encoder_loaded()
+        return model.train()
+
+    def after_encoder_loaded(self) -> None:
+        """Called by `from_encoder` once the encoder has its weights; an objective with a teacher copies them here."""
+
+    def export_encoder(self, path: str | Path, processor: Processor | None = None) -> None:
+        """Write a plain transformers checkpoint, which loads where hf_ssl is not installed.
+
+        Args:
+            path (`str` or `Path`): folder to write, loadable by `AutoModel.from_pretrained`.
+            processor ([`Processor`], *optional*): the encoder's preprocessor, written beside it.
+        """
+        self.encoder.save_pretrained(path)
+        if processor is not None:
+            processor.save_pretrained(path)
+
+    @staticmethod
+    def draw_inputs(config: Any, batch: dict[str, Tensor], generators: list[torch.Generator]) -> dict[str, Tensor]:
+        """Draw what `forward` needs beyond the collated data.
+
+        Args:
+            config ([`SSLConfig`]): the objective's config.
+            batch (`dict[str, Tensor]`): collated data of `B` rows.
+            generators (`list[torch.Generator]`): one a row; row `i` uses its own only, so what is drawn for an item
+                does not depend on the items beside it.
+
+        Returns:
+            `dict[str, Tensor]`: the batch as `forward` takes it.
+        """
+        return batch
+
+    @staticmethod
+    def count_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The number of predictions that each term of the loss is a mean of, known from the inputs alone.
+
+        The trainer adds the counts up over the micro-batches and ranks of one optimiser step and hands the sums to
+        `forward` as `num_items_in_batch`, so that the gradient does not depend on how the batch was cut.
+
+        Returns:
+            `dict[str, Tensor]`: scalar counts by name; empty for a loss that is defined over a batch of samples.
+        """
+        return {}
+
+    def after_optimizer_step(self, progress: float) -> None:
+        """Called after each optimiser step with the share of the training that is done, in [0, 1]."""
+
+
+def build_encoder(config: PreTrainedConfig, *, with_pooler: bool) -> PreTrainedModel:
+    """A freshly initialised transformers encoder, without a pooling layer unless asked for."""
+    model_class = AutoModel._model_mapping[type(config)]
+    if isinstance(model_class, tuple):  # several classes share one config: the first is the plain encoder
+        model_class = model_class[0]
+    takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return AutoModel.from_config(config, **({"add_pooling_layer": with_pooler} if takes_pooler else {}))
