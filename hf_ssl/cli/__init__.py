@@ -1,0 +1,1 @@
+"""The `hf-ssl` command, one file a subcommand."""

@@ -1,0 +1,58 @@
+"""The model card of a fine-tuned model or adapter, made of the files beside it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+from hf_ssl.hub.contents import Contents
+from hf_ssl.hub.environment import read_environment
+from hf_ssl.hub.loading import TASK, finetuned_loading_lines, read_json
+from hf_ssl.hub.sources import describe_data, is_hub_name, licence_of
+
+SPLITS = ("validation", "test")
+TEMPLATE = Path(__file__).with_name("finetuned_card_template.md")
+
+
+def make_finetuned_card(sent: Contents, repo_id: str, adapter: dict[str, Any] | None) -> ModelCard:
+    """The card of what `hf-ssl finetune` left, or of a PEFT adapter.
+
+    Args:
+        sent ([`Contents`]): the files.
+        repo_id (`str`): where they go.
+        adapter (`dict[str, Any]`, *optional*): the adapter's config as it is sent; `None` for a whole model.
+    """
+    metrics = read_json(sent.folder / "metrics.json")
+    config = read_json(sent.folder / "config.json")
+    data = yaml.safe_load((sent.folder / "run.yaml").read_text("utf-8"))["data"] if "run.yaml" in sent.files else None
+    task = config.get(TASK)
+    base_model = None if adapter is None else adapter["base_model_name_or_path"]
+    metadata = ModelCardData(
+        library_name="transformers" if adapter is None else "peft",
+        pipeline_tag="automatic-speech-recognition" if task == "ctc" else task,
+        tags=["hf_ssl"],
+        base_model=base_model,
+        datasets=[data["path"]] if data and is_hub_name(data["path"]) else None,
+        license=licence_of(data["path"]) if data else None,
+    )
+    return ModelCard.from_template(
+        metadata,
+        template_path=str(TEMPLATE),
+        title=repo_id.split("/")[1],
+        adapter=adapter,
+        labels=list(config.get("id2label", {}).values()),
+        loading_lines=finetuned_loading_lines(sent.folder, repo_id, adapter),
+        data=describe_data(data) if data else None,
+        trained=trained_share(metrics),
+        environment=read_environment(sent.folder),
+        scores=[(split, *score) for split in SPLITS for score in metrics.get(split, {}).items()],
+    )
+
+
+def trained_share(metrics: dict[str, Any]) -> str | None:
+    """A sentence on how much of the model was trained; `None` where it was not recorded."""
+    if "num_parameters" not in metrics:
+        return None
+    trained, all_of_them = metrics["num_trained_parameters"], metrics["num_parameters"]
+    return f"{trained:,} of {all_of_them:,} parameters ({trained / all_of_them:.2%}) were trained."
