@@ -21,6 +21,8 @@ class SSLOutput(ModelOutput):
         targets (`Tensor` of shape `(N,)`, *optional*): the class that each row of `logits` should choose.
         features (`Tensor` of shape `(M, D)`, *optional*): detached representations of this batch, for the collapse
             diagnostics.
+        hidden_states (`tuple[Tensor, ...]`, *optional*): the encoder's, with `output_hidden_states=True`.
+        attentions (`tuple[Tensor, ...]`, *optional*): the encoder's, with `output_attentions=True`.
     """
 
     loss: Tensor | None = None
@@ -29,3 +31,5 @@ class SSLOutput(ModelOutput):
     logits: Tensor | None = None
     targets: Tensor | None = None
     features: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None

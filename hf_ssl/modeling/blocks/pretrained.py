@@ -2,11 +2,11 @@
 
 import inspect
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 from transformers.feature_extraction_utils import FeatureExtractionMixin
@@ -14,7 +14,9 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-Processor = ProcessorMixin | PreTrainedTokenizerBase | FeatureExtractionMixin | ImageProcessingMixin
+from hf_ssl.errors import InputError
+
+Processor: TypeAlias = ProcessorMixin | PreTrainedTokenizerBase | FeatureExtractionMixin | ImageProcessingMixin
 
 
 @strict
@@ -73,17 +75,27 @@ class SSLPreTrainedModel(PreTrainedModel):
 
         Returns:
             the model in training mode, in fp32.
+
+        Raises:
+            InputError: when `name_or_path` is no encoder.
         """
-        encoder = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-        config_class: type[SSLConfig] = cls.config_class  # type: ignore[assignment]
+        try:
+            encoder = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"The encoder {name_or_path} cannot be loaded ({str(error).splitlines()[0]}); give a folder that "
+                "AutoModel.from_pretrained loads, or the name of a model on the Hub."
+            ) from error
+        if isinstance(encoder, SSLPreTrainedModel):
+            raise InputError(
+                f"{name_or_path} is a checkpoint of the objective {encoder.config.model_type}, not of an encoder; give "
+                "the encoder that was exported from it."
+            )
+        config_class: type[SSLConfig] = cls.config_class
         model = cls(config_class(encoder_config=encoder.config, **config))
         # Not strict: the checkpoint may hold a pooling layer that this objective leaves out.
         model.encoder.load_state_dict(encoder.state_dict(), strict=False)
-        model.after_encoder_loaded()
         return model.train()
-
-    def after_encoder_loaded(self) -> None:
-        """Called by `from_encoder` once the encoder has its weights; an objective with a teacher copies them here."""
 
     def export_encoder(self, path: str | Path, processor: Processor | None = None) -> None:
         """Write a plain transformers checkpoint, which loads where hf_ssl is not installed.
@@ -95,6 +107,14 @@ class SSLPreTrainedModel(PreTrainedModel):
         self.encoder.save_pretrained(path)
         if processor is not None:
             processor.save_pretrained(path)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's."""
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the encoder's (when the vocabulary is resized)."""
+        self.encoder.set_input_embeddings(value)
 
     @staticmethod
     def draw_inputs(config: Any, batch: dict[str, Tensor], generators: list[torch.Generator]) -> dict[str, Tensor]:

@@ -1,0 +1,43 @@
+"""Scaling the gradient that reaches a part of a model, without touching that part."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.scale, None
+
+
+def scale_gradient(tensor: Tensor, scale: float) -> Tensor:
+    """The same values; the gradient that flows back through them is multiplied by `scale`."""
+    return _ScaleGradient.apply(tensor, scale)
+
+
+@contextmanager
+def scaled_output(module: nn.Module, scale: float) -> Iterator[list[Tensor]]:
+    """Lets the output of `module` pass through [`scale_gradient`], and appends it to the list that it yields.
+
+    A hook that lives for one forward pass: the module, its code and its checkpoint stay what they were.
+    """
+    outputs: list[Tensor] = []
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        outputs.append(scale_gradient(output, scale))
+        return outputs[-1]
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield outputs
+    finally:
+        handle.remove()

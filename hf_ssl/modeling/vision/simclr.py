@@ -1,0 +1,157 @@
+"""SimCLR: two views of one image should agree, and differ from the views of all other images."""
+
+# B images of this process, N images of all processes, C x H x W pixels, D hidden size, P projection size
+
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+from transformers.utils.generic import can_return_tuple
+
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.batch_norm import join_batch_norms
+from hf_ssl.modeling.blocks.contrastive import nt_xent
+from hf_ssl.modeling.blocks.output import SSLOutput
+from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of, pool
+from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.projection import ProjectionHead
+
+
+@strict
+class SimCLRConfig(SSLConfig):
+    """Configuration of SimCLR; the defaults are the paper's for ImageNet.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
+            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50.
+        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
+            class token.
+        num_projection_layers (`int`): linear layers of the projection head, at least 1.
+        projection_hidden_size (`int`, *optional*): of its hidden layers; by default the encoder's hidden size, as in
+            the paper.
+        projection_size (`int`): P, of its output.
+        projection_batch_norm (`bool`): batch normalisation after each linear layer of the head, the last included.
+        temperature (`float`): τ > 0 of the softmax over cosines.
+
+    Raises:
+        InputError: for values that do not fit together.
+    """
+
+    model_type = "simclr"
+    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
+
+    pooling: str = "mean"
+    num_projection_layers: int = 2
+    projection_hidden_size: int | None = None
+    projection_size: int = 128
+    projection_batch_norm: bool = True
+    temperature: float | int = 0.1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        check_pooling(self.pooling)
+        if self.temperature <= 0:
+            raise InputError(
+                f"The temperature is {self.temperature}; similarities are divided by it, so it must be above 0."
+            )
+        if self.num_projection_layers < 1:
+            raise InputError(f"num_projection_layers is {self.num_projection_layers}; the head needs at least 1.")
+        if self.projection_hidden_size is not None and self.num_projection_layers == 1:
+            raise InputError("A projection head of 1 layer has no hidden layer; leave projection_hidden_size out.")
+        assert isinstance(self.encoder_config, PreTrainedConfig)
+        if self.pooling == "cls" and "hidden_sizes" in self.encoder_config.to_dict():
+            raise InputError(f"The encoder '{self.encoder_config.model_type}' has no class token; use pooling='mean'.")
+
+    @property
+    def projection_sizes(self) -> list[int]:
+        """Dimensions of the projection head from input to output."""
+        hidden_size = hidden_size_of(self.encoder_config)
+        projection_hidden_size = self.projection_hidden_size or hidden_size
+        return [hidden_size, *[projection_hidden_size] * (self.num_projection_layers - 1), self.projection_size]
+
+
+class SimCLRForPreTraining(SSLPreTrainedModel):
+    """A simple framework for contrastive learning of visual representations (Chen et al. 2020, arXiv:2002.05709).
+
+    `l_i = -log( exp(sim(z_i, z_j) / τ) / Σ_{k ≠ i} exp(sim(z_i, z_k) / τ) )` (Eq. 1), `z = g(h)`, `h = f(x)`: f the
+    encoder, g the projection head, i and j the two views of one image, k all 2N views. The loss is the mean over 2N.
+    Downstream one uses h, and g is dropped.
+
+    * Both views go through the encoder in one pass, so that batch normalisation sees them jointly; its statistics, in
+      the encoder and in the head, are those of all processes ("global BN", section 2.2).
+    * The negatives are the views of all processes, with gradient.
+    * The head is the one of the authors' code (google-research/simclr, tf2/model.py, commit be265c2): linear layers
+      without bias, a batch norm after each, the last one without shift.
+
+    Deviations: the authors' code sums the losses of the two halves of the 2N views and so has twice the loss of the
+    paper's equation, which stands here; the head's linear layers start from N(0, 0.02²) as transformers has it, the
+    authors' from N(0, 0.01²), which the norms after them undo.
+    """
+
+    config: SimCLRConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: SimCLRConfig) -> None:
+        super().__init__(config)
+        if self.encoder.main_input_name != "pixel_values":
+            raise InputError(
+                f"The encoder '{self.encoder.config.model_type}' reads {self.encoder.main_input_name}; "
+                "SimCLR needs an image encoder (vit, dinov2, resnet, convnext, swin ...)."
+            )
+        join_batch_norms(self.encoder)
+        self.projection_head = ProjectionHead(
+            config.projection_sizes,
+            batch_norm=config.projection_batch_norm,
+            last_batch_norm="scale" if config.projection_batch_norm else None,
+        )
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        num_items_in_batch: dict[str, Tensor] | None = None,
+        return_loss: bool = True,
+        **kwargs: Any,
+    ) -> SSLOutput:
+        """The loss of a batch of pairs of views.
+
+        Args:
+            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
+                expects.
+            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
+                predictions.
+            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
+            kwargs: further arguments of the encoder, such as `output_hidden_states`.
+
+        Returns:
+            [`SSLOutput`]: `loss_terms["nt_xent"]`; `logits` (2B, 2N) and `targets` (2B,) of telling the positive
+            apart; `features` (2B, D), the encoder's h.
+
+        Raises:
+            InputError: when `pixel_values` is not two views of each image.
+        """
+        if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
+            raise InputError(
+                f"pixel_values has the shape {tuple(pixel_values.shape)}; "
+                "SimCLR takes (batch, 2 views, channels, height, width)."
+            )
+        views = pixel_values.transpose(0, 1).flatten(0, 1)  # (2B, C, H, W): first views of all images, then second
+        views = views.contiguous(memory_format=torch.channels_last)  # the layout in which convolutions are fastest
+        encoded = self.encoder(pixel_values=views, **kwargs)
+        h = pool(encoded.last_hidden_state, self.config.pooling)  # (2B, D)
+        z_1, z_2 = self.projection_head(h).chunk(2)  # (B, P) each
+        loss, logits, targets = nt_xent(z_1, z_2, self.config.temperature)
+        return SSLOutput(
+            loss=loss,
+            loss_terms={"nt_xent": loss.detach()},
+            num_predictions={},
+            logits=logits.detach(),
+            targets=targets,
+            features=h.detach(),
+            hidden_states=encoded.get("hidden_states"),
+            attentions=encoded.get("attentions"),
+        )

@@ -1,0 +1,99 @@
+"""A tiny model and a batch of every objective: the rows of the battery.
+
+Without dropout, so that runs which should be equal can be compared; a test that is about dropout turns it on.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import BertConfig, HubertConfig, PreTrainedModel, ViTConfig, set_seed
+
+from hf_ssl.data.seeding import item_generator
+from hf_ssl.modeling.speech.hubert import HubertForPreTraining, HubertPreTrainingConfig
+from hf_ssl.modeling.text.bert import BertPreTrainingConfig, BertPreTrainingModel
+from hf_ssl.modeling.vision.simclr import SimCLRConfig, SimCLRForPreTraining
+
+Batch = dict[str, Tensor]
+
+NUM_ROWS = 8
+
+
+def generators(num_rows: int = NUM_ROWS) -> list[torch.Generator]:
+    """One generator a row, as a collator makes them."""
+    return [item_generator(0, 0, index) for index in range(num_rows)]
+
+
+def simclr() -> tuple[PreTrainedModel, Batch]:
+    set_seed(0)
+    encoder = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=4
+    )
+    model = SimCLRForPreTraining(SimCLRConfig(encoder_config=encoder, projection_size=16, temperature=0.5))
+    return model, {"pixel_values": torch.randn(NUM_ROWS, 2, 3, 16, 16, generator=item_generator(0, 0, 0))}
+
+
+def hubert() -> tuple[PreTrainedModel, Batch]:
+    set_seed(0)
+    encoder = HubertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(32, 32, 32),
+        conv_kernel=(10, 8, 4),
+        conv_stride=(5, 8, 8),
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+        layerdrop=0.0,
+    )
+    config = HubertPreTrainingConfig(
+        encoder_config=encoder, num_clusters=12, label_rate=50, final_dim=16, mask_time_length=4, alpha=0.7
+    )
+    batch = {
+        "input_values": torch.randn(NUM_ROWS, 8000, generator=item_generator(0, 0, 0)),
+        "units": torch.randint(12, (NUM_ROWS, 25), generator=item_generator(0, 0, 1)),
+    }
+    return HubertForPreTraining(config), HubertForPreTraining.draw_inputs(config, batch, generators())
+
+
+def bert() -> tuple[PreTrainedModel, Batch]:
+    set_seed(0)
+    encoder = BertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    config = BertPreTrainingConfig(encoder_config=encoder, mask_token_id=4)
+    length, lengths = 20, torch.arange(NUM_ROWS) + 13
+    attention_mask = (torch.arange(length) < lengths[:, None]).long()
+    input_ids = torch.randint(5, 64, (NUM_ROWS, length), generator=item_generator(0, 0, 0)) * attention_mask
+    special = attention_mask == 0
+    special[:, 0] = special[:, 8] = True
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "token_type_ids": (torch.arange(length) > 8).long() * attention_mask,
+        "next_sentence_label": torch.arange(NUM_ROWS) % 2,
+        "special_tokens_mask": special,
+        "word_starts": torch.ones_like(special),
+    }
+    return BertPreTrainingModel(config), BertPreTrainingModel.draw_inputs(config, batch, generators())
+
+
+TINY: dict[str, Callable[[], tuple[PreTrainedModel, Batch]]] = {
+    "simclr": simclr,
+    "hubert": hubert,
+    "bert": bert,
+}
