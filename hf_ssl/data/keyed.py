@@ -10,7 +10,7 @@ class ItemKey(NamedTuple):
     """Which item, in which epoch: with the run's seed, the name of its random draws."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a key
 
 
 class MapStyleDataset(Protocol):

@@ -67,7 +67,8 @@ class EpochBatchSampler(BatchSampler):
         if self.num_batches == 0:
             raise InputError(
                 f"{num_items} training items do not fill {steps_multiple} batch(es) on each of {num_replicas} "
-                "process(es); lower training.per_device_train_batch_size (or max_batch_length, or gradient_accumulation_steps)."
+                "process(es); lower training.per_device_train_batch_size (or max_batch_length, or "
+                "gradient_accumulation_steps)."
             )
 
     def __len__(self) -> int:
