@@ -1,0 +1,58 @@
+"""The `training` section of a run."""
+
+from dataclasses import dataclass
+
+from transformers import TrainingArguments
+
+from hf_ssl.errors import InputError, unknown_name
+
+SCHEDULES = ("cosine", "linear", "tri_stage", "constant")
+OPTIMIZERS = ("adamw", "lars", "sgd")
+
+
+@dataclass
+class SSLTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with defaults that suit self-supervised learning, and what those lack.
+
+    Args:
+        optimizer (`str`): `"adamw"`, `"lars"` (SimCLR's, for large batches) or `"sgd"`.
+        schedule (`str`): of the learning rate after a linear warm-up over `warmup_steps` (below 1: a share of the
+            training): `"cosine"` or `"linear"` to zero, `"tri_stage"` (hold, then exponential decay; wav2vec 2.0) or
+            `"constant"`.
+        hold_share (`float`): tri-stage: share of the training for which the peak is held.
+        final_learning_rate_scale (`float`): tri-stage: the last learning rate over the peak.
+        momentum (`float`): of LARS and SGD.
+        trust_coefficient (`float`): of LARS.
+        max_batch_length (`float`, *optional*): sum of lengths that a batch may hold on each device (seconds of speech,
+            tokens of text), instead of `per_device_train_batch_size` items.
+    """
+
+    output_dir: str = "runs/pretrained"
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    hold_share: float = 0.4
+    final_learning_rate_scale: float = 0.05
+    momentum: float = 0.9
+    trust_coefficient: float = 1e-3
+    max_batch_length: float | None = None
+
+    # A collator that makes views or masks needs the raw columns, which the model's `forward` does not name.
+    remove_unused_columns: bool = False
+    warmup_steps: float = 0.05
+    logging_steps: float = 10
+    # A NaN in the loss must be seen, not replaced by the running mean; leaving the filter out also saves a
+    # synchronisation a step.
+    logging_nan_inf_filter: bool = False
+    save_total_limit: int | None = 2
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule (training.schedule)", self.schedule, SCHEDULES)
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer (training.optimizer)", self.optimizer, OPTIMIZERS)
+        if self.dataloader_persistent_workers:
+            raise InputError(
+                "training.dataloader_persistent_workers=true makes a resumed run differ from an uninterrupted one; "
+                "leave it out."
+            )
+        super().__post_init__()

@@ -1,0 +1,224 @@
+"""The trainer of every objective."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_ssl.data.keyed import KeyedDataset, KeyedIterableDataset
+from hf_ssl.data.prepared import Batch, Collator
+from hf_ssl.data.sampling import EpochBatchSampler
+from hf_ssl.evaluation import collapse
+from hf_ssl.modeling.blocks.output import SSLOutput
+from hf_ssl.modeling.blocks.pretrained import Processor, SSLPreTrainedModel
+from hf_ssl.trainers.arguments import SSLTrainingArguments
+from hf_ssl.trainers.checkpointing import AtomicCheckpointTrainer
+from hf_ssl.trainers.optimizers import make_optimizer
+from hf_ssl.trainers.schedules import make_schedule
+
+
+class PreTrainingDataLoader(DataLoader):
+    """A data loader whose batches depend on the epoch that the trainer announces."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        assert isinstance(self.batch_sampler, EpochBatchSampler)
+        self.batch_sampler.set_epoch(epoch)
+
+
+class AfterOptimizerStep(TrainerCallback):
+    """Lets the objective update what moves once per optimiser step: a teacher, a queue, a centre."""
+
+    def on_step_end(  # noqa: D102 - the trainer's event
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        kwargs["model"].after_optimizer_step(state.global_step / state.max_steps)
+
+
+class SSLTrainer(AtomicCheckpointTrainer):
+    """Trains any objective.
+
+    What it adds to `transformers.Trainer`: the gradient of an optimiser step does not depend on how its batch was cut
+    into micro-batches or ranks; batches are known by (seed, epoch); checkpoints are atomic; the terms of the loss and
+    collapse diagnostics are logged.
+
+    Args:
+        model ([`SSLPreTrainedModel`]): the objective.
+        args ([`SSLTrainingArguments`]): the `training` section.
+        train_dataset ([`KeyedDataset`] or [`KeyedIterableDataset`]): items with their keys.
+        data_collator ([`Collator`]): items to batch, with the objective's draw.
+        eval_dataset ([`KeyedDataset`], *optional*): for the validation loss.
+        processing_class ([`Processor`], *optional*): saved with each checkpoint.
+        lengths (`list[float]`, *optional*): of the training items, for batches of like length.
+        batch_transform (`Callable`, *optional*): part of the collation that runs on the device, without gradient.
+        callbacks (`list[TrainerCallback]`, *optional*): further callbacks.
+    """
+
+    args: SSLTrainingArguments
+    model: SSLPreTrainedModel
+    optimizer: Optimizer | None
+    lr_scheduler: LambdaLR | None
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: SSLPreTrainedModel,
+        args: SSLTrainingArguments,
+        train_dataset: KeyedDataset | KeyedIterableDataset | None,
+        data_collator: Collator,
+        eval_dataset: KeyedDataset | None = None,
+        processing_class: Processor | None = None,
+        lengths: list[float] | None = None,
+        batch_transform: Callable[[Batch], Batch] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            data_collator=data_collator,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+        )
+        self.lengths = lengths
+        self.batch_transform = batch_transform
+        # First of all callbacks: what evaluates or saves at the end of a step sees the step finished.
+        self.callback_handler.callbacks.insert(0, AfterOptimizerStep())
+        self._term_sums: dict[str, Tensor] = {}
+        self._diagnostics: dict[str, Tensor] = {}
+        self._step_of_last_log = 0
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of this rank; see [`EpochBatchSampler`]."""
+        if isinstance(self.train_dataset, IterableDataset):
+            return super().get_train_dataloader()
+        sampler = EpochBatchSampler(
+            len(self.train_dataset),
+            self._train_batch_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            lengths=self.lengths,
+            max_batch_length=self.args.max_batch_length,
+            rank=self.args.process_index,
+            num_replicas=self.args.world_size,
+            steps_multiple=self.args.gradient_accumulation_steps,
+        )
+        return PreTrainingDataLoader(
+            self.train_dataset,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """See [`make_optimizer`]."""
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(model or self.model, self.args)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:
+        """See [`make_schedule`]."""
+        optimizer = optimizer or self.optimizer
+        assert optimizer is not None
+        if self.lr_scheduler is None:
+            self.lr_scheduler = make_schedule(
+                self.args.schedule,
+                optimizer,
+                warmup=self.args.get_warmup_steps(num_training_steps),
+                total=num_training_steps,
+                hold_share=self.args.hold_share,
+                final_scale=self.args.final_learning_rate_scale,
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> dict[str, Tensor] | None:
+        """The divisor of each loss term: its predictions in all micro-batches of all ranks of this optimiser step."""
+        counts = [self.model.count_predictions(batch) for batch in batch_samples]
+        if not counts or not counts[0]:
+            return None
+        names = list(counts[0])
+        totals = torch.stack([torch.stack([count[name] for count in counts]).sum() for name in names]).to(device)
+        totals = self.accelerator.reduce(totals, "sum").clamp(min=1)
+        return dict(zip(names, totals, strict=True))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: dict[str, Tensor] | None = None,
+    ) -> Tensor | tuple[Tensor, SSLOutput]:
+        """The share of this micro-batch in the loss of the optimiser step.
+
+        A loss that counts its predictions was divided by the count over all ranks, while DDP averages gradients over
+            ranks: hence times the number of
+        ranks. A loss over a batch of samples is a mean over micro-batches.
+        """
+        if self.batch_transform is not None:
+            with torch.no_grad():
+                inputs = self.batch_transform(inputs)
+        output: SSLOutput = model(**inputs, num_items_in_batch=num_items_in_batch)
+        assert output.loss is not None
+        scale = 1.0
+        if model.training:
+            scale = (
+                self.accelerator.num_processes if num_items_in_batch else 1 / self.current_gradient_accumulation_steps
+            )
+            self._record(output, scale)
+        loss = output.loss * scale
+        return (loss, output) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor, None, None]:
+        """Only the loss: an objective's predictions have no metric of their own."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach(), None, None  # type: ignore[union-attr]
+
+    def _record(self, output: SSLOutput, scale: float) -> None:
+        """Add up the loss terms on the device; take the diagnostics of the step that is about to be logged."""
+        for name, term in (output.loss_terms or {}).items():
+            self._term_sums[name] = self._term_sums.get(name, 0) + term * scale
+        if (self.state.global_step + 1) % self.state.logging_steps == 0:
+            self._diagnostics = diagnostics(output)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of the loss terms since the last log, over all ranks, and the diagnostics."""
+        if "loss" in logs and self._term_sums:
+            steps = self.state.global_step - self._step_of_last_log
+            means: dict[str, Tensor] = {f"loss_{name}": total / steps for name, total in self._term_sums.items()}
+            means |= self._diagnostics
+            values = self.accelerator.reduce(torch.stack([value.float() for value in means.values()]), "mean")
+            logs = {**logs, **dict(zip(means, values.tolist(), strict=True))}
+            self._term_sums, self._diagnostics = {}, {}
+            self._step_of_last_log = self.state.global_step
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        """Not estimated: the trainer's formula counts tokens, which images and waveforms do not have."""
+        return 0
+
+
+def diagnostics(output: SSLOutput) -> dict[str, Tensor]:
+    """What tells a collapse early, from one batch of one rank; see [`hf_ssl.evaluation.collapse`]."""
+    values: dict[str, Tensor] = {}
+    if output.features is not None:
+        values["feature_std"] = collapse.feature_std(output.features)
+        values["effective_rank"] = collapse.effective_rank(output.features)
+    if output.logits is not None and output.targets is not None:
+        values["accuracy"] = collapse.accuracy(output.logits, output.targets)
+        values["prediction_perplexity"] = collapse.prediction_perplexity(output.logits)
+    return values

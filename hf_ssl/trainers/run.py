@@ -1,0 +1,154 @@
+"""One pretraining run, from its run file to the folder it leaves behind."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import set_seed
+from transformers.trainer_utils import IntervalStrategy
+
+from hf_ssl.data.arguments import DataArguments, SpeechDataArguments
+from hf_ssl.data.images import prepare_images
+from hf_ssl.data.prepared import PreparedData
+from hf_ssl.data.speech import prepare_speech
+from hf_ssl.data.text import prepare_text
+from hf_ssl.hub.card import write_card
+from hf_ssl.modeling import objective
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
+from hf_ssl.trainers.arguments import SSLTrainingArguments
+from hf_ssl.trainers.build import make_model
+from hf_ssl.trainers.checkpointing import checkpoint_to_resume
+from hf_ssl.trainers.clustering import ClusteringArguments, cluster
+from hf_ssl.trainers.online_evaluation import online_probe
+from hf_ssl.trainers.pretraining import SSLTrainer
+
+logger = logging.getLogger(__name__)
+
+PREPARE: dict[str, Callable[..., PreparedData]] = {
+    "vision": prepare_images,
+    "speech": prepare_speech,
+    "text": prepare_text,
+}
+
+
+@dataclass
+class PreTrainingRun:
+    """A run file, read.
+
+    Args:
+        objective (`str`): its name in the table of objectives.
+        model (`dict[str, Any]`): fields of the objective's config, and `from_encoder`, the encoder to start from.
+        data ([`DataArguments`]): what it is fed.
+        training ([`SSLTrainingArguments`]): how it is trained.
+        clustering ([`ClusteringArguments`], *optional*): makes the units of `data.units`, where that is not given.
+    """
+
+    objective: str
+    model: dict[str, Any]
+    data: DataArguments
+    training: SSLTrainingArguments
+    clustering: ClusteringArguments | None = None
+
+
+def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path:
+    """Run one pretraining.
+
+    Leaves in `run.training.output_dir`: `encoder/` (a plain transformers checkpoint with its preprocessor),
+    `pretraining/` (the whole objective, to continue from), `checkpoint-N/` (to resume from), `run.yaml`,
+    `metrics.json` and `README.md` (the card).
+
+    Args:
+        run ([`PreTrainingRun`]): what to do.
+        command (`str`): the command line, for the card.
+        resume (`bool`): continue from the last checkpoint in the output folder.
+
+    Returns:
+        `Path`: the output folder.
+
+    Raises:
+        InputError: for data, names or values that cannot be used.
+    """
+    training, row = run.training, objective(run.objective)
+    output = Path(training.output_dir)
+    checkpoint = checkpoint_to_resume(output, resume)
+    with training.main_process_first(desc="data"):
+        run = _with_units(run, output)
+        data = PREPARE[row.modality](run.data, seed=training.seed, encoder=run.model.get("from_encoder"))
+    set_seed(training.seed)
+    model = make_model(row, run.model, data.config_updates)
+    data.collator.draw = partial(model.draw_inputs, model.config)
+    trainer = SSLTrainer(
+        model=model,
+        args=training,
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=data.collator,
+        processing_class=data.processor,
+        lengths=data.lengths,
+        batch_transform=data.batch_transform,
+    )
+    if run.data.label_column is not None and training.eval_strategy != IntervalStrategy.NO:
+        trainer.add_callback(online_probe(trainer, run.data, row.modality, data.processor))
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        metrics = {**result.metrics, "num_skipped": data.num_skipped, **_last_logs(trainer)}
+        save_run(output, run, model, data, metrics)
+        write_card(output, command=command)
+        logger.info(
+            "The encoder is in %s; `AutoModel.from_pretrained(%r)` loads it.",
+            output / "encoder",
+            str(output / "encoder"),
+        )
+    trainer.accelerator.wait_for_everyone()
+    return output
+
+
+def _with_units(run: PreTrainingRun, output: Path) -> PreTrainingRun:
+    """The run with the units that its `clustering` section makes; those that are complete are kept."""
+    if run.clustering is None:
+        return run
+    assert isinstance(run.data, SpeechDataArguments)
+    if run.data.units is not None:
+        return run
+    units = cluster(run.data, run.clustering, output / "units", seed=run.training.seed)
+    return replace(run, data=replace(run.data, units=str(units)))
+
+
+def save_run(
+    output: Path, run: PreTrainingRun, model: SSLPreTrainedModel, data: PreparedData, metrics: dict[str, float]
+) -> None:
+    """Write what a finished run leaves behind, except its card."""
+    model.save_pretrained(output / "pretraining")
+    data.processor.save_pretrained(output / "pretraining")
+    model.export_encoder(output / "encoder", data.processor)
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (output / "run.yaml").write_text(yaml.safe_dump(describe(run), sort_keys=False), encoding="utf-8")
+
+
+def describe(run: PreTrainingRun) -> dict[str, Any]:
+    """The run as plain values, of the training arguments only what differs from the defaults."""
+    defaults = SSLTrainingArguments(output_dir=run.training.output_dir).to_dict()
+    training = {key: value for key, value in run.training.to_dict().items() if value != defaults.get(key)}
+    sections = {
+        "objective": run.objective,
+        "model": run.model,
+        "data": asdict(run.data),
+        "training": {"output_dir": str(run.training.output_dir), **training},
+    }
+    if run.clustering is not None:
+        sections["clustering"] = asdict(run.clustering)
+    return json.loads(json.dumps(sections, default=str))
+
+
+def _last_logs(trainer: SSLTrainer) -> dict[str, float]:
+    """The last value of everything that was logged."""
+    last: dict[str, float] = {}
+    for entry in trainer.state.log_history:
+        last |= entry
+    return last

@@ -1,0 +1,179 @@
+"""What a task is fine-tuned on: splits with labels, batches of them, and what they decide of the model."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedTokenizerBase
+
+from hf_ssl.data.arguments import DATA_ARGUMENTS, DataArguments, SpeechDataArguments, TextDataArguments
+from hf_ssl.data.checking import drop_broken, report_broken
+from hf_ssl.data.labelled import LabelledCollator
+from hf_ssl.data.loading import load_splits
+from hf_ssl.data.prepared import Batch
+from hf_ssl.data.transcripts import TranscriptCollator, character_processor, normalise, why_not_alignable
+from hf_ssl.data.word_labels import WordLabelCollator
+from hf_ssl.errors import InputError
+from hf_ssl.evaluation.encoders import PROCESSORS
+from hf_ssl.modeling.blocks.pretrained import Processor
+from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
+from hf_ssl.trainers.task_model import load_encoder_config
+from hf_ssl.trainers.tasks import task_named
+
+
+@dataclass
+class TaskData:
+    """Data ready for fine-tuning.
+
+    Args:
+        splits (`DatasetDict`): `train` and, as far as there are any, `validation` and `test`.
+        collator (`Callable`): rows to a batch with `labels`.
+        processor ([`Processor`]): saved with the model.
+        config_updates (`dict[str, Any]`): fields of the model's config: the label map, or CTC's vocabulary.
+    """
+
+    splits: DatasetDict
+    collator: Callable[[list[dict[str, Any]]], Batch]
+    processor: Processor
+    config_updates: dict[str, Any]
+
+
+def prepare_task(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
+    """Load the data of a fine-tuning run.
+
+    Args:
+        model ([`FineTuningModelArguments`]): the `model` section.
+        data ([`DataArguments`]): the `data` section, of the task's modality.
+
+    Raises:
+        InputError: for data that cannot be used: broken items, classes that are missing or not among those of the
+            training split, recordings too short for their transcripts.
+    """
+    assert isinstance(data, DATA_ARGUMENTS[task_named(model.task).modality])
+    if data.streaming:
+        raise InputError("data.streaming is for pretraining; fine-tuning needs all labels at once, so leave it out.")
+    return PREPARE[model.task](model, data)
+
+
+def _classes(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
+    """Images, texts or recordings with one class each."""
+    modality = task_named(model.task).modality
+    splits = _labelled_splits(model, data)
+    splits = DatasetDict({name: drop_broken(split, modality, data) for name, split in splits.items()})
+    processor = load_preprocessor(model.encoder, modality)
+    collator = LabelledCollator(
+        modality=modality,
+        processor=processor,
+        max_seconds=data.max_seconds if isinstance(data, SpeechDataArguments) else None,
+        max_length=_max_length(data, processor) if isinstance(data, TextDataArguments) else None,
+    )
+    label_map = _label_map(splits["train"].features["label"].names, data)
+    return TaskData(splits, collator, processor, {"problem_type": "single_label_classification", **label_map})
+
+
+def _words(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
+    """Texts as lists of words with a class for each."""
+    assert isinstance(data, TextDataArguments)
+    splits = _labelled_splits(model, data)
+
+    def problem(row: dict[str, Any], index: int) -> str | None:
+        if row["text"] and len(row["text"]) == len(row["label"]):
+            return None
+        return f"Row {index} has {len(row['text'])} words and {len(row['label'])} classes; give one class a word."
+
+    splits = DatasetDict({name: _leave_out(split, problem, data.on_error) for name, split in splits.items()})
+    tokenizer = load_preprocessor(model.encoder, "text")
+    collator = WordLabelCollator(tokenizer=tokenizer, max_length=_max_length(data, tokenizer))
+    return TaskData(splits, collator, tokenizer, _label_map(splits["train"].features["label"].feature.names, data))
+
+
+def _transcripts(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
+    """Recordings with their transcripts."""
+    assert isinstance(data, SpeechDataArguments)
+    config = load_encoder_config(model.encoder)
+    if "conv_stride" not in config.to_dict():
+        raise InputError(f"{model.encoder} ({config.model_type}) reads no waveform; CTC needs an encoder that does.")
+    extractor = load_preprocessor(model.encoder, "speech")
+    splits = load_splits(replace(data, label_column=None), "speech")
+    if "text" not in splits["train"].column_names:
+        raise InputError(f"{data.path} has no transcripts; name their column in data.text_column.")
+
+    for name, split in splits.items():
+        split = drop_broken(split, "speech", data).select_columns(["audio", "text", "length"])
+        split = split.map(lambda row: {"text": normalise(row["text"] or "")}, desc="Normalising the transcripts")
+        problem = partial(
+            _ctc_problem,
+            config=config,
+            sampling_rate=extractor.sampling_rate,
+            max_seconds=data.max_seconds if name == "train" else math.inf,  # a long recording can be scored, whole
+        )
+        splits[name] = _leave_out(split, problem, data.on_error)
+    processor = character_processor(splits["train"]["text"], extractor)
+    inputs = LabelledCollator(modality="speech", processor=extractor)
+    updates = {
+        "vocab_size": len(processor.tokenizer),
+        "pad_token_id": processor.tokenizer.pad_token_id,
+        "ctc_zero_infinity": True,
+        "ctc_loss_reduction": "sum",
+    }
+    return TaskData(splits, TranscriptCollator(inputs=inputs, tokenizer=processor.tokenizer), processor, updates)
+
+
+def _ctc_problem(row: dict[str, Any], index: int, **limits: Any) -> str | None:
+    reason = why_not_alignable(row["text"], row["length"], **limits)
+    return reason and f"{row['audio']['path'] or f'Row {index}'} cannot be learnt with CTC: {reason}."
+
+
+PREPARE: dict[str, Callable[[FineTuningModelArguments, DataArguments], TaskData]] = {
+    "image-classification": _classes,
+    "text-classification": _classes,
+    "token-classification": _words,
+    "audio-classification": _classes,
+    "ctc": _transcripts,
+}
+
+
+def load_preprocessor(encoder: str, modality: str) -> Processor:
+    """What prepares an encoder's input, saved beside it.
+
+    Raises:
+        InputError: if there is none.
+    """
+    try:
+        return PROCESSORS[modality].from_pretrained(encoder)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{encoder} lacks the preprocessor of its encoder ({PROCESSORS[modality].__name__}); save it there."
+        ) from error
+
+
+def _labelled_splits(model: FineTuningModelArguments, data: DataArguments) -> DatasetDict:
+    modality = task_named(model.task).modality
+    if data.label_column is None:
+        columns = load_splits(data, modality)["train"].column_names
+        raise InputError(
+            f"{model.task} needs classes; name their column in data.label_column ({data.path} has "
+            f"{', '.join(columns)})."
+        )
+    return load_splits(data, modality)
+
+
+def _max_length(data: TextDataArguments, tokenizer: PreTrainedTokenizerBase) -> int:
+    """`data.max_length`, unless the encoder takes fewer tokens."""
+    return min(data.max_length, tokenizer.model_max_length)
+
+
+def _label_map(names: Sequence[str], data: DataArguments) -> dict[str, Any]:
+    if len(names) < 2:
+        raise InputError(f"Column {data.label_column!r} of {data.path} has one class only; give at least two.")
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+
+def _leave_out(split: Dataset, problem: Callable[[dict[str, Any], int], str | None], on_error: str) -> Dataset:
+    """The rows without a problem; those with one raise or are counted and reported."""
+    problems = {index: reason for index, row in enumerate(split) if (reason := problem(row, index))}
+    report_broken(list(problems.values()), len(split), on_error)
+    return split.select([index for index in range(len(split)) if index not in problems])

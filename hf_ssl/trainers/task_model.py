@@ -1,0 +1,129 @@
+"""From an encoder checkpoint to a model for a task, and which of its parameters are trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
+from hf_ssl.trainers.load_report import no_load_report
+from hf_ssl.trainers.tasks import Task, task_named
+from hf_ssl.tuners.lora_targets import lora_targets
+
+
+class AdaptedModel(PeftModel):
+    """A `PeftModel` that saves its label map (`config.json`) beside the adapter."""
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save the adapter with the head, and the config."""
+        # Without being told, PEFT takes CTC's vocabulary for resized embeddings, which a speech encoder does not have.
+        super().save_pretrained(save_directory, save_embedding_layers=False, **kwargs)
+        self.get_base_model().config.save_pretrained(save_directory)
+
+    def create_or_update_model_card(self, output_dir: str) -> None:
+        """Write none: PEFT's is a form to fill in."""
+
+
+def make_task_model(
+    arguments: FineTuningModelArguments, config_updates: dict[str, Any]
+) -> PreTrainedModel | AdaptedModel:
+    """The encoder with the task's head, ready to train.
+
+    Args:
+        arguments ([`FineTuningModelArguments`]): the `model` section.
+        config_updates (`dict[str, Any]`): what the data decides of the config: the label map, the vocabulary.
+
+    Returns:
+        the model in fp32; with a tuner, an [`AdaptedModel`] around it.
+
+    Raises:
+        InputError: for an encoder that does not exist, or cannot do the task, or is a checkpoint of something else.
+    """
+    task = task_named(arguments.task)
+    config = load_encoder_config(arguments.encoder)
+    config.update({"finetuning_task": arguments.task, **config_updates})
+    if "apply_spec_augment" in config.to_dict():
+        config.apply_spec_augment = arguments.spec_augment
+    model, new_modules = _load(arguments.encoder, task, config)
+    model.config.architectures = [type(model).__name__]  # an adapter's folder is else named after the bare encoder
+    adapted = arguments.tuner == "lora"
+    if "feature_extractor" in dict(model.base_model.named_children()) and (
+        adapted or arguments.freeze_feature_encoder
+    ):
+        model.freeze_feature_encoder()  # not even a gradient goes through it then
+    return _adapt(model, arguments, new_modules) if adapted else model
+
+
+def load_encoder_config(encoder: str) -> PreTrainedConfig:
+    """The config of an encoder checkpoint.
+
+    Raises:
+        InputError: if there is none, or it is a pretraining checkpoint.
+    """
+    if (Path(encoder) / "encoder" / "config.json").is_file():
+        raise InputError(f"{encoder} is the folder of a run; give its encoder, {Path(encoder) / 'encoder'}.")
+    try:
+        config = AutoConfig.from_pretrained(encoder)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"There is no encoder at {encoder} ({reason}); give a folder or Hub name.") from error
+    if isinstance(config, SSLConfig):
+        raise InputError(
+            f"{encoder} is a pretraining checkpoint ({config.model_type}); give the folder `encoder` beside it, or "
+            "export one with `hf-ssl export`."
+        )
+    return config
+
+
+def trainable_share(model: nn.Module) -> tuple[int, int]:
+    """How many parameters are trained, and how many there are."""
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)
+
+
+def _load(encoder: str, task: Task, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
+    """The model in fp32 and the names of its modules that the encoder's checkpoint does not hold."""
+    if type(config) not in task.auto_model._model_mapping:
+        raise InputError(
+            f"{encoder} is a {config.model_type} encoder, which transformers has no {task.pipeline} model of; choose "
+            "another encoder or another model.task."
+        )
+    # An absolute path stays right from wherever the adapter is loaded again.
+    address = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
+    with no_load_report():
+        model, report = task.auto_model.from_pretrained(
+            address, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    inside = f"{model.base_model_prefix}."
+    changed = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    lost = [key for key in changed if key.startswith(inside) and ".pooler." not in key]
+    if lost:
+        raise InputError(
+            f"{encoder} does not hold the weights of a {config.model_type} encoder ({sorted(lost)[0]} is missing); "
+            "give a checkpoint that AutoModel.from_pretrained loads whole."
+        )
+    new = changed | {name for name, _ in model.named_parameters() if not name.startswith(inside)}
+    return model, sorted({name.rpartition(".")[0] for name in new})
+
+
+def _adapt(model: PreTrainedModel, arguments: FineTuningModelArguments, new_modules: Sequence[str]) -> AdaptedModel:
+    """LoRA in the encoder; what the checkpoint did not hold is trained and saved with it.
+
+    Batch normalisations too: their running statistics follow the new data whether or not anything is trained.
+    """
+    norms = [name for name, module in model.base_model.named_modules() if isinstance(module, _BatchNorm)]
+    lora = LoraConfig(
+        r=arguments.lora_rank,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        target_modules=lora_targets(model, arguments.lora_targets),
+        modules_to_save=[*new_modules, *(f"{model.base_model_prefix}.{name}" for name in norms)],
+    )
+    return AdaptedModel(model, lora)

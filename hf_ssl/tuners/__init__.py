@@ -1,0 +1,1 @@
+"""Parameter-efficient tuning: what PEFT lacks for the encoders of every modality."""

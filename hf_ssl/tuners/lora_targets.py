@@ -1,0 +1,100 @@
+"""Which layers of an encoder LoRA adapts: those asked for, or a default for each family of images, speech and text.
+
+Hu et al. 2021, arXiv:2106.09685, section 7.1 and table 5: for a given number of parameters, adapting the query and
+value projections of the attention does best. The names are those of transformers 5 (`q_proj` in ViT, not
+`attention.query`).
+"""
+
+import re
+from collections.abc import Sequence
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_ssl.errors import InputError, unknown_name
+
+# model_type of the encoder -> names of the layers that are adapted
+ADAPTED_LAYERS: dict[str, tuple[str, ...]] = {
+    # images
+    "beit": ("q_proj", "v_proj"),
+    "data2vec-vision": ("query", "value"),
+    "deit": ("q_proj", "v_proj"),
+    "dinov2": ("q_proj", "v_proj"),
+    "dinov2_with_registers": ("q_proj", "v_proj"),
+    "ijepa": ("q_proj", "v_proj"),
+    "swin": ("q_proj", "v_proj"),
+    "swinv2": ("query", "value"),
+    "vit": ("q_proj", "v_proj"),
+    "vit_msn": ("q_proj", "v_proj"),
+    # without attention: the pointwise layers, which hold nearly all of ConvNeXt's weights; every convolution of ResNet
+    "convnext": ("pwconv1", "pwconv2"),
+    "convnextv2": ("pwconv1", "pwconv2"),
+    "resnet": ("convolution",),
+    # speech
+    "audio-spectrogram-transformer": ("q_proj", "v_proj"),
+    "data2vec-audio": ("q_proj", "v_proj"),
+    "hubert": ("q_proj", "v_proj"),
+    "sew": ("q_proj", "v_proj"),
+    "unispeech": ("q_proj", "v_proj"),
+    "unispeech-sat": ("q_proj", "v_proj"),
+    "wav2vec2": ("q_proj", "v_proj"),
+    "wav2vec2-bert": ("linear_q", "linear_v"),
+    "wav2vec2-conformer": ("linear_q", "linear_v"),
+    # WavLM hands its projections' weights to `F.multi_head_attention_forward` and never calls the layers, so LoRA on
+    # them would change nothing and learn nothing; its feed-forward layers are called.
+    "wavlm": ("intermediate_dense", "output_dense"),
+    # text
+    "albert": ("query", "value"),
+    "bert": ("query", "value"),
+    "camembert": ("query", "value"),
+    "data2vec-text": ("query", "value"),
+    "deberta": ("in_proj",),
+    "deberta-v2": ("query_proj", "value_proj"),
+    "distilbert": ("q_lin", "v_lin"),
+    "electra": ("query", "value"),
+    "ernie": ("query", "value"),
+    "modernbert": ("Wqkv",),
+    "mpnet": ("q", "v"),
+    "roberta": ("query", "value"),
+    "xlm-roberta": ("query", "value"),
+}
+
+
+def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) -> str:
+    """The `target_modules` of a `peft.LoraConfig`.
+
+    Args:
+        model (`PreTrainedModel`): an encoder, or a model with an encoder under its `base_model_prefix`. Layers outside
+            that encoder (a head, a teacher's copy of the encoder) are never matched, whatever their names.
+        layers (`Sequence[str]`, *optional*): names of the layers to adapt, e.g. `["q_proj", "k_proj", "v_proj",
+            "o_proj"]`; by default those of `ADAPTED_LAYERS`.
+
+    Returns:
+        `str`: a regular expression that the full names of the adapted layers match.
+
+    Raises:
+        InputError: for an encoder without a default, or a name that no linear or convolutional layer of it has.
+    """
+    encoder = model.base_model
+    names = tuple(layers or _default_layers(encoder))
+    adaptable = {
+        name.rpartition(".")[2]
+        for name, module in encoder.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))
+    }
+    for name in names:
+        if name not in adaptable:
+            raise unknown_name(
+                f"linear or convolutional layer in the {encoder.config.model_type} encoder", name, adaptable
+            )
+    prefix = "" if encoder is model else re.escape(f"{model.base_model_prefix}.")
+    return rf"{prefix}(.*\.)?({'|'.join(map(re.escape, names))})"
+
+
+def _default_layers(encoder: PreTrainedModel) -> tuple[str, ...]:
+    family = encoder.config.model_type
+    if family not in ADAPTED_LAYERS:
+        raise InputError(
+            f"There are no default LoRA targets for a {family} encoder; name layers to adapt in model.lora_targets."
+        )
+    return ADAPTED_LAYERS[family]

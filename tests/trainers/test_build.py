@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+from transformers import ResNetConfig, ViTConfig
+
+from hf_ssl.errors import InputError
+from hf_ssl.modeling import OBJECTIVES
+from hf_ssl.trainers.build import make_encoder_config, make_model
+from tests.tiny import TINY
+
+TINY_VIT = {"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
+
+
+def test_what_the_data_decides_wins_where_the_encoder_has_it() -> None:
+    vit = make_encoder_config({**TINY_VIT, "image_size": 64}, {"image_size": 32})
+    assert isinstance(vit, ViTConfig)
+    assert vit.image_size == 32
+    assert isinstance(make_encoder_config({"model_type": "resnet"}, {"image_size": 32}), ResNetConfig)
+
+
+def test_a_model_from_a_section() -> None:
+    model = make_model(
+        OBJECTIVES["simclr"],
+        {"temperature": 0.5, "projection_size": 8, "encoder_config": TINY_VIT},
+        {"encoder_config": {"image_size": 16}},
+    )
+    assert model.encoder.config.image_size == 16
+    assert model.config.temperature == 0.5
+
+
+def test_a_model_from_an_encoder(tmp_path: Path) -> None:
+    TINY["simclr"]()[0].export_encoder(tmp_path)
+    model = make_model(OBJECTIVES["simclr"], {"from_encoder": str(tmp_path), "projection_size": 8}, {})
+    assert model.encoder.config.hidden_size == 32
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temprature": 1}, "did you mean 'temperature'"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": 0}, "temperature"),
+        ({"encoder_config": {"model_type": "vitt"}}, "did you mean 'vit'"),
+        ({"encoder_config": {"model_type": "vit", "hiden_size": 3}}, "did you mean 'hidden_size'"),
+        ({"from_encoder": "x", "encoder_config": {"model_type": "vit"}}, "leave model.encoder_config out"),
+        ({"from_encoder": "/nowhere/at/all"}, "/nowhere/at/all"),
+    ],
+)
+def test_mistakes_name_the_remedy(values: dict, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        make_model(OBJECTIVES["simclr"], values, {})
+    assert message in str(error.value)
+
+
+def test_a_checkpoint_of_an_objective_is_no_encoder(tmp_path: Path) -> None:
+    TINY["simclr"]()[0].save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is a checkpoint of the objective simclr"):
+        make_model(OBJECTIVES["simclr"], {"from_encoder": str(tmp_path)}, {})
+
+
+def test_an_encoder_of_another_modality(tmp_path: Path) -> None:
+    TINY["bert"]()[0].export_encoder(tmp_path)
+    with pytest.raises(InputError):
+        make_model(OBJECTIVES["simclr"], {"from_encoder": str(tmp_path)}, {})

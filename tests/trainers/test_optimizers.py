@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hf_ssl.errors import InputError
+from hf_ssl.trainers.arguments import SSLTrainingArguments
+from hf_ssl.trainers.optimizers import make_optimizer, parameter_groups
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2, bias=False))
+
+
+def arguments(folder: Path, **values: object) -> SSLTrainingArguments:
+    return SSLTrainingArguments(output_dir=str(folder), use_cpu=True, report_to="none", **values)  # type: ignore[arg-type]
+
+
+def test_vectors_do_not_decay_and_frozen_parameters_are_left_out() -> None:
+    net = model()
+    net[2].requires_grad_(False)
+    decayed, others = parameter_groups(net, 0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert [p.shape for p in decayed["params"]] == [(4, 3)]
+    assert sorted(p.ndim for p in others["params"]) == [1, 1, 1]
+
+
+def test_lars_scales_matrices_and_leaves_vectors_to_sgd(tmp_path: Path) -> None:
+    """You et al. 2017, arXiv:1708.03888, as SimCLR uses it: the step of a matrix is η‖w‖ / (‖g‖ + λ‖w‖) times (g + λw)."""
+    net = model()
+    args = arguments(tmp_path, optimizer="lars", learning_rate=0.5, weight_decay=0.1, momentum=0.0)
+    optimizer = make_optimizer(net, args)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    net(torch.ones(5, 3)).square().sum().backward()
+    gradients = {name: p.grad.clone() for name, p in net.named_parameters()}  # type: ignore[union-attr]
+    optimizer.step()
+    for name, parameter in net.named_parameters():
+        weight, gradient = before[name], gradients[name]
+        step = gradient
+        if weight.ndim > 1:
+            trust = args.trust_coefficient * weight.norm() / (gradient.norm() + 0.1 * weight.norm())
+            step = trust * (gradient + 0.1 * weight)
+        torch.testing.assert_close(parameter, weight - 0.5 * step)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+def test_every_optimizer_lowers_a_loss(name: str, tmp_path: Path) -> None:
+    net = model()
+    rate = {"adamw": 0.01, "sgd": 0.01, "lars": 0.05}[name]
+    optimizer = make_optimizer(net, arguments(tmp_path, optimizer=name, learning_rate=rate))
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = (net(torch.ones(5, 3)) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": "lasr"}, "did you mean 'lars'"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"dataloader_persistent_workers": True, "dataloader_num_workers": 1}, "leave it out"),
+    ],
+)
+def test_bad_arguments(values: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        arguments(tmp_path, **values)

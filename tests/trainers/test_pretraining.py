@@ -1,0 +1,93 @@
+"""The trainer, as processes of its own: cut the batch as you like, kill it when you like, the weights are the same."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import TINY
+from tests.trainers.comparing import assert_identical, assert_same_step, weights
+
+SCRIPT = Path(__file__).parent / "train_tiny.py"
+LAUNCHERS = {
+    1: [sys.executable],
+    2: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
+}
+LONG = ["--steps=24", "--items=40", "--optimizer=adamw", "--learning-rate=1e-3", "--dropout=0.1", "--noise=0.1"]
+
+
+def start(objective: str, output: Path, *options: str, ranks: int = 1) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*LAUNCHERS[ranks], str(SCRIPT), objective, str(output), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def train(objective: str, output: Path, *options: str, ranks: int = 1) -> Path:
+    process = start(objective, output, *options, ranks=ranks)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    return output
+
+
+def train_while_being_killed(
+    objective: str, output: Path, *options: str, ranks: int, kills: int, seed: int
+) -> tuple[Path, int]:
+    """Kill the whole process group with SIGKILL at random moments after its first new checkpoint, then let it finish.
+
+    Returns the folder and how many of the kills met a run that was still going.
+    """
+    moments, met = random.Random(seed), 0
+    for _ in range(kills):
+        process = start(objective, output, *options, ranks=ranks)
+        seen = set(output.glob("checkpoint-*"))
+        while process.poll() is None and set(output.glob("checkpoint-*")) <= seen:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.3))
+        met += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    return train(objective, output, *options, ranks=ranks), met
+
+
+@pytest.mark.parametrize("objective", ["hubert", "bert"])
+def test_eight_micro_batches_are_one_batch_of_eight(objective: str, tmp_path: Path) -> None:
+    whole = weights(train(objective, tmp_path / "whole"))
+    cut = weights(train(objective, tmp_path / "cut", "--batch-size=1", "--accumulate=8"))
+    assert_same_step(TINY[objective]()[0].state_dict(), whole, cut)
+
+
+@pytest.mark.parametrize("objective", ["simclr", "hubert", "bert"])
+def test_two_ranks_of_four_are_one_batch_of_eight(objective: str, tmp_path: Path) -> None:
+    whole = weights(train(objective, tmp_path / "whole"))
+    ranks = weights(train(objective, tmp_path / "ranks", "--batch-size=4", ranks=2))
+    assert_same_step(TINY[objective]()[0].state_dict(), whole, ranks)
+
+
+def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    options = [*LONG, "--save-steps=3"]
+    whole = weights(train("bert", tmp_path / "whole", *options))
+    killed, met = train_while_being_killed("bert", tmp_path / "killed", *options, ranks=1, kills=2, seed=0)
+    assert met > 0
+    assert_identical(whole, weights(killed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("objective", TINY)
+def test_killed_three_times_on_one_and_two_processes(objective: str, ranks: int, tmp_path: Path) -> None:
+    options = [*LONG, "--save-steps=3", "--batch-size=4", "--workers=1", "--accumulate=2"]
+    whole = weights(train(objective, tmp_path / "whole", *options, ranks=ranks))
+    killed, met = train_while_being_killed(objective, tmp_path / "killed", *options, ranks=ranks, kills=3, seed=ranks)
+    assert met > 0
+    assert_identical(whole, weights(killed))
+    assert not list((tmp_path / "killed").glob("checkpoint-*/*.bin"))

@@ -1,0 +1,41 @@
+import math
+
+import pytest
+import torch
+
+from hf_ssl.trainers.schedules import constant, cosine, linear, make_schedule, tri_stage
+
+
+def test_linear() -> None:
+    assert [linear(step, warmup=2, total=6) for step in range(7)] == [0, 0.5, 1, 0.75, 0.5, 0.25, 0]
+
+
+def test_cosine_is_half_way_at_half_time() -> None:
+    assert cosine(2, warmup=2, total=12) == 1
+    assert cosine(7, warmup=2, total=12) == pytest.approx(0.5)
+    assert cosine(12, warmup=2, total=12) == pytest.approx(0)
+
+
+def test_constant() -> None:
+    assert [constant(step, warmup=2, total=9) for step in (0, 1, 2, 8)] == [0, 0.5, 1, 1]
+    assert constant(0, warmup=0, total=9) == 1
+
+
+def test_tri_stage_is_fairseqs() -> None:
+    stages = {"warmup": 10, "hold": 40, "total": 100, "final_scale": 0.05}
+    assert tri_stage(0, **stages) == pytest.approx(0.01)
+    assert tri_stage(5, **stages) == pytest.approx(0.01 + 0.99 * 0.5)
+    assert tri_stage(10, **stages) == tri_stage(49, **stages) == 1
+    assert tri_stage(75, **stages) == pytest.approx(math.sqrt(0.05))
+    assert tri_stage(100, **stages) == pytest.approx(0.05)
+
+
+def test_the_schedule_moves_the_optimizers_rate() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=2.0)
+    schedule = make_schedule("linear", optimizer, warmup=2, total=4, hold_share=0.4, final_scale=0.05)
+    rates = []
+    for _ in range(4):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates == [0, 1, 2, 1]

@@ -1,0 +1,104 @@
+"""Trains a row of `tests.tiny.TINY` with `SSLTrainer`, as a process of its own: `train_tiny.py OBJECTIVE OUTPUT [options]`.
+
+Leaves the final weights in OUTPUT/model.safetensors. With several ranks, under `torch.distributed.run`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers.trainer_utils import get_last_checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from hf_ssl.data.keyed import KeyedDataset
+from hf_ssl.data.seeding import item_generator
+from hf_ssl.trainers.arguments import SSLTrainingArguments
+from hf_ssl.trainers.pretraining import SSLTrainer
+from tests.tiny import TINY
+
+
+class Rows:
+    """A batch as a data set of its rows, over and over."""
+
+    def __init__(self, batch, num_items):
+        self.batch, self.num_items = batch, num_items
+
+    def __len__(self):
+        return self.num_items
+
+    def __getitem__(self, index):
+        size = len(next(iter(self.batch.values())))
+        return {name: value[index % size] for name, value in self.batch.items()}
+
+
+class NoisyCollator:
+    """Stacks rows and, like a real collator, draws from each item's generator."""
+
+    draw = None
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def __call__(self, examples):
+        generators = [item_generator(0, *example["key"]) for example in examples]
+        batch = {name: torch.stack([e[name] for e in examples]) for name in examples[0] if name != "key"}
+        for name in ("pixel_values", "input_values"):
+            if name in batch and self.noise:
+                noise = [torch.randn(batch[name].shape[1:], generator=generator) for generator in generators]
+                batch[name] = batch[name] + self.noise * torch.stack(noise)
+        return batch
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("objective")
+    parser.add_argument("output")
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--items", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--optimizer", default="sgd")
+    parser.add_argument("--learning-rate", type=float, default=1.0)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--noise", type=float, default=0.0)
+    parser.add_argument("--save-steps", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model, batch = TINY[options.objective]()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = options.dropout
+    args = SSLTrainingArguments(
+        output_dir=options.output,
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulate,
+        max_steps=options.steps,
+        optimizer=options.optimizer,
+        momentum=0.0 if options.optimizer == "sgd" else 0.9,
+        learning_rate=options.learning_rate,
+        schedule="constant",
+        warmup_steps=0,
+        max_grad_norm=0.0,
+        use_cpu=True,
+        save_strategy="steps" if options.save_steps else "no",
+        save_steps=options.save_steps or 500,
+        logging_steps=2,
+        disable_tqdm=True,
+        dataloader_num_workers=options.workers,
+    )
+    trainer = SSLTrainer(model, args, KeyedDataset(Rows(batch, options.items)), NoisyCollator(options.noise))
+    Path(options.output).mkdir(parents=True, exist_ok=True)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(options.output))
+    if trainer.is_world_process_zero():
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        save_file(weights, Path(options.output) / "model.safetensors")
+    trainer.accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()

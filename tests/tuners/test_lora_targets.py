@@ -1,0 +1,165 @@
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    ViTConfig,
+)
+
+from hf_ssl.errors import InputError
+from hf_ssl.tuners.lora_targets import ADAPTED_LAYERS, lora_targets
+
+TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+VIT = TRANSFORMER | {"image_size": 16, "patch_size": 8}
+STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2}
+SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2}
+WAVEFORM = TRANSFORMER | {
+    "conv_dim": [8, 8],
+    "conv_stride": [8, 8],
+    "conv_kernel": [10, 8],
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
+BERT = TRANSFORMER | {"vocab_size": 40, "max_position_embeddings": 24}
+
+IMAGES = {
+    "beit": VIT,
+    "data2vec-vision": VIT,
+    # two classification models share DeiT's config; a checkpoint says which one by its architecture
+    "deit": VIT | {"architectures": ["DeiTModel"]},
+    "dinov2": VIT,
+    "dinov2_with_registers": VIT,
+    "ijepa": VIT,
+    "swin": SWIN,
+    "swinv2": SWIN,
+    "vit": VIT,
+    "vit_msn": VIT,
+    "convnext": STAGES,
+    "convnextv2": STAGES,
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+}
+SPEECH = {
+    "audio-spectrogram-transformer": TRANSFORMER | {"max_length": 32, "num_mel_bins": 16},
+    "data2vec-audio": WAVEFORM,
+    "hubert": WAVEFORM,
+    "sew": WAVEFORM,
+    "unispeech": WAVEFORM,
+    "unispeech-sat": WAVEFORM,
+    "wav2vec2": WAVEFORM,
+    "wav2vec2-bert": TRANSFORMER | {"feature_projection_input_dim": 20},
+    "wav2vec2-conformer": WAVEFORM,
+    "wavlm": WAVEFORM,
+}
+SPEECH_INPUTS = {
+    "audio-spectrogram-transformer": ("input_values", (2, 32, 16)),
+    "wav2vec2-bert": ("input_features", (2, 30, 20)),
+}
+TEXT = {
+    "albert": BERT | {"embedding_size": 16},
+    "bert": BERT,
+    "camembert": BERT,
+    "data2vec-text": BERT,
+    "deberta": BERT,
+    "deberta-v2": BERT,
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "vocab_size": 40},
+    "electra": BERT | {"embedding_size": 16},
+    "ernie": BERT,
+    "modernbert": BERT
+    | {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2},
+    "mpnet": BERT,
+    "roberta": BERT,
+    "xlm-roberta": BERT,
+}
+
+
+def classifier(family: str) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
+    """A tiny classification model of the family, in evaluation mode, and inputs for it."""
+    torch.manual_seed(0)
+    if family in IMAGES:
+        auto_model, fields, inputs = (
+            AutoModelForImageClassification,
+            IMAGES,
+            {"pixel_values": torch.randn(2, 3, 16, 16)},
+        )
+    elif family in SPEECH:
+        name, shape = SPEECH_INPUTS.get(family, ("input_values", (2, 1600)))
+        auto_model, fields, inputs = AutoModelForAudioClassification, SPEECH, {name: torch.randn(shape)}
+    else:
+        auto_model, fields, inputs = (
+            AutoModelForSequenceClassification,
+            TEXT,
+            {"input_ids": torch.randint(5, 40, (2, 7))},
+        )
+    return auto_model.from_config(AutoConfig.for_model(family, num_labels=3, **fields[family])).eval(), inputs
+
+
+def test_every_family_of_the_table_is_tried():
+    assert set(ADAPTED_LAYERS) == set(IMAGES) | set(SPEECH) | set(TEXT)
+
+
+@pytest.mark.parametrize("family", sorted(ADAPTED_LAYERS))
+def test_default_targets(family):
+    model, inputs = classifier(family)
+    with torch.no_grad():
+        before = model(**inputs).logits
+    head = {n for n, _ in model.named_parameters() if not n.startswith(f"{model.base_model_prefix}.")}
+    modules = sorted({name.rpartition(".")[0] for name in head})
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=lora_targets(model), modules_to_save=modules))
+
+    with torch.no_grad():
+        torch.testing.assert_close(adapted.eval()(**inputs).logits, before, rtol=0, atol=1e-6)
+    trainable = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
+    encoder = f"base_model.model.{model.base_model_prefix}."
+    assert all(("lora_" in n) if n.startswith(encoder) else ("modules_to_save" in n) for n in trainable)
+    assert len([n for n in trainable if "modules_to_save" in n]) == len(head)
+
+    adapted(**inputs).logits.square().sum().backward()
+    lora_b = {n: p for n, p in trainable.items() if "lora_B" in n}
+    # A layer whose weight is read but which is never called (WavLM's projections) gets no gradient.
+    assert lora_b
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in lora_b.values())
+
+
+class StudentAndTeacher(PreTrainedModel):
+    config_class = ViTConfig
+    base_model_prefix = "encoder"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(config, add_pooling_layer=False)
+        self.teacher = AutoModel.from_config(config, add_pooling_layer=False)
+        self.head = nn.ModuleDict({"q_proj": nn.Linear(config.hidden_size, 2)})
+        self.post_init()
+
+
+def test_a_teacher_and_a_head_are_left_alone():
+    model = StudentAndTeacher(ViTConfig(**VIT))
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=lora_targets(model)))
+    names = [n for n, _ in adapted.named_parameters() if "lora_B" in n]
+    assert len(names) == 4  # query and value of two layers
+    assert all(n.startswith("base_model.model.encoder.layers.") for n in names)
+
+
+def test_a_bare_encoder_and_named_layers():
+    model = AutoModel.from_config(ViTConfig(**VIT))
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=lora_targets(model, ["fc1", "o_proj"])))
+    names = {n.split(".lora_B")[0].rpartition(".")[2] for n, _ in adapted.named_parameters() if "lora_B" in n}
+    assert names == {"fc1", "o_proj"}
+
+
+def test_unknown_layer_names_the_nearest():
+    model = AutoModel.from_config(ViTConfig(**VIT))
+    with pytest.raises(InputError, match="'q_prj'; did you mean 'q_proj'"):
+        lora_targets(model, ["q_prj"])
+
+
+def test_family_without_a_default():
+    model = AutoModel.from_config(AutoConfig.for_model("fnet", vocab_size=40, hidden_size=16, num_hidden_layers=1))
+    with pytest.raises(InputError, match=r"fnet encoder.*model\.lora_targets"):
+        lora_targets(model)
