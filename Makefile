@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help quickstart test test-slow check lint types contracts format wheel clean
+.PHONY: help quickstart test test-slow upstream check lint types contracts format wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: $(BIN)/.ready  ## set up, then the tests
 
 test-slow: $(BIN)/.ready  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+upstream: $(BIN)/.ready  ## transformers' own model tests on every objective
+	$(BIN)/python tests/upstream/run.py $(ARGS)
 
 check: lint types contracts  ## lint, types and import contracts
 

@@ -1,0 +1,139 @@
+"""The figures of the quickstart's report, as SVG text."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from PIL import Image
+from sklearn.manifold import TSNE
+from sklearn.preprocessing import StandardScaler
+
+from hf_ssl.evaluation.result import EvaluationResult, Row
+
+PRETRAINED, RANDOM, RAW, INK, GRID = "#2f6f9f", "#b9bfc6", "#d9a441", "#30363d", "#e6e8eb"
+NUM_COLOURED_CLASSES = 8
+NUM_NAMED_POINTS = 40
+
+matplotlib.rcParams.update(
+    {
+        "font.size": 10,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "hf_ssl",  # the same figure is the same file
+        "axes.edgecolor": "#8b949e",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+)
+
+
+def loss_curves(log: Sequence[dict[str, float]], diagnostic: str = "accuracy") -> str:
+    """The terms of the loss by step, and one diagnostic of the pretraining beside them.
+
+    Args:
+        log (`Sequence[dict[str, float]]`): the trainer's log history.
+        diagnostic (`str`): key of the second plot.
+    """
+    figure = Figure(figsize=(8.4, 2.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = [entry for entry in log if "loss" in entry]
+    for name in sorted({key for entry in steps for key in entry if key.startswith("loss_")}):
+        left.plot([e["step"] for e in steps if name in e], [e[name] for e in steps if name in e], label=name[5:])
+    left.set(xlabel="step", ylabel="nats", title="terms of the loss", ylim=(0, None))
+    left.legend(frameon=False)
+    known = [entry for entry in steps if diagnostic in entry]
+    right.plot([entry["step"] for entry in known], [entry[diagnostic] for entry in known], color=PRETRAINED)
+    right.set(xlabel="step", title=f"pretraining {diagnostic}", ylim=(0, None))
+    for axes in (left, right):
+        axes.grid(color=GRID)
+    return _svg(figure)
+
+
+def probe_bars(result: EvaluationResult, score: str) -> str:
+    """The score on the test items of the pretrained encoder, the untrained one and raw features.
+
+    The whiskers are three seeds' standard deviation for the untrained encoders and the bootstrap 95 % interval
+    otherwise.
+    """
+    rows = sorted(result.rows, key=lambda row: row.method, reverse=True)
+    figure = Figure(figsize=(8.4, 0.42 * len(rows) + 0.8), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(reversed(rows)):
+        mean = row.mean(score)
+        axes.barh(place, mean, height=0.66, color=_colour(row), xerr=_whisker(row, score), ecolor=INK, capsize=3)
+        axes.text(0.004, place, f" {mean:.3f}", va="center", color="white" if _colour(row) == PRETRAINED else INK)
+    axes.set_yticks(range(len(rows)), [f"{_title(row)}, {row.method}" for row in reversed(rows)])
+    axes.set(xlabel=f"{score.replace('_', ' ')} on the test items", xlim=(0, None))
+    axes.axvline(1 / result.num_classes, color=INK, linestyle=":", linewidth=1)
+    return _svg(figure)
+
+
+def embedding_map(
+    features: np.ndarray,
+    labels: Sequence[str],
+    thumbnails: Sequence[Image.Image] | None = None,
+    names: Sequence[str] | None = None,
+) -> str:
+    """The encoder's features in two dimensions (t-SNE): as pictures, or as points coloured by their class.
+
+    Args:
+        features (`ndarray` of shape `(N, D)`): one row an item.
+        labels (`Sequence[str]`): class of each item.
+        thumbnails (`Sequence[Image]`, *optional*): drawn in place of the points.
+        names (`Sequence[str]`, *optional*): some of the points are labelled with them.
+    """
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(
+        StandardScaler().fit_transform(features)
+    )
+    figure = Figure(figsize=(8.4, 6.2), layout="constrained")
+    axes = figure.subplots()
+    axes.axis("off")
+    low, high = places.min(axis=0) - 2, places.max(axis=0) + 2
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    if thumbnails is not None:
+        for place, image in zip(places, thumbnails, strict=True):
+            picture = OffsetImage(np.asarray(image), zoom=0.5)
+            axes.add_artist(AnnotationBbox(picture, (float(place[0]), float(place[1])), frameon=False))
+        return _svg(figure)
+    kinds, counts = np.unique(np.asarray(labels), return_counts=True)
+    shown = list(kinds[np.argsort(-counts, kind="stable")][:NUM_COLOURED_CLASSES])
+    for kind in [None, *shown]:
+        chosen = np.array([(label not in shown) if kind is None else label == kind for label in labels])
+        style = {"color": RANDOM, "label": "other"} if kind is None else {"label": kind}
+        if chosen.any():
+            axes.scatter(places[chosen, 0], places[chosen, 1], s=16, **style)
+    for index in np.linspace(0, len(places) - 1, NUM_NAMED_POINTS if names is not None else 0, dtype=int):
+        axes.annotate(names[index], places[index], fontsize=7, xytext=(3, 3), textcoords="offset points")  # type: ignore[index]
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    return _svg(figure)
+
+
+def _title(row: Row) -> str:
+    return "pretrained" if row.features == "encoder" else row.features
+
+
+def _colour(row: Row) -> str:
+    return {"encoder": PRETRAINED, "random initialisation": RANDOM}.get(row.features, RAW)
+
+
+def _whisker(row: Row, score: str) -> np.ndarray:
+    spread = row.spread(score)
+    if spread is not None:
+        return np.array([[spread], [spread]])
+    low, high = row.runs[0].intervals[score]
+    mean = row.mean(score)
+    return np.array([[max(mean - low, 0.0)], [max(high - mean, 0.0)]])
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,98 @@
+"""Run files: one YAML is one run, each of its sections exactly one dataclass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from yaml import YAMLError
+
+from hf_ssl.errors import InputError, unknown_name
+
+RECIPES = resources.files("hf_ssl") / "recipes"
+
+T = TypeVar("T")
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(Path(file.name).stem for file in RECIPES.iterdir() if file.name.endswith(".yaml"))
+
+
+def read_run(name_or_path: str | None, overrides: Sequence[str] = (), sections: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a run file and apply the overrides of the command line.
+
+    Args:
+        name_or_path (`str`, *optional*): a recipe's name or a YAML file; `None` where the overrides say all.
+        overrides (`Sequence[str]`): `section.key=value`, which win over the file.
+        sections (`Sequence[str]`): the top-level keys that the file may have.
+
+    Returns:
+        `dict[str, Any]`: plain values by section.
+
+    Raises:
+        InputError: for an unknown recipe, unreadable YAML, a malformed override or an unknown top-level key.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise InputError(f"The override {override!r} is not of the form section.key=value.")
+    try:
+        text = "{}" if name_or_path is None else _read(name_or_path)
+        run = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(run, resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise InputError(f"The run file {name_or_path} cannot be read: {error}") from error
+    assert isinstance(values, dict)
+    for key in values:
+        if key not in sections:
+            raise unknown_name("top-level key of a run file", str(key), sections)
+    return {str(key): value for key, value in values.items()}
+
+
+def _read(name_or_path: str) -> str:
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise InputError(f"There is no run file {name_or_path}; give a path to a YAML file or a recipe's name.")
+        return path.read_text(encoding="utf-8")
+    if name_or_path not in recipe_names():
+        raise unknown_name("recipe", name_or_path, recipe_names())
+    return (RECIPES / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+
+
+def build(dataclass_type: type[T], values: Mapping[str, Any] | None, section: str) -> T:
+    """Make a section's dataclass of its values, which are converted to the types of the fields (`1` for a float).
+
+    Args:
+        dataclass_type (`type`): the section's dataclass.
+        values (`Mapping[str, Any]`, *optional*): the section's keys; `None` for an absent section.
+        section (`str`): its name, for error messages.
+
+    Raises:
+        InputError: for an unknown key (with the nearest valid one), a value of the wrong type, a missing key.
+    """
+    values = values or {}
+    valid = {field.name for field in fields(dataclass_type) if field.init}  # type: ignore[arg-type]
+    types = get_type_hints(dataclass_type)
+    converted = {}
+    for key, value in values.items():
+        if key not in valid:
+            raise unknown_name(f"key in section {section}", key, valid)
+        converted[key] = _convert(types[key], value, f"{section}.{key}")
+    try:
+        return dataclass_type(**converted)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Section {section} of the run cannot be used: {error}") from error
+
+
+def _convert(type_hint: Any, value: Any, name: str) -> Any:
+    try:
+        return TypeAdapter(type_hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        raise InputError(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}.") from error
