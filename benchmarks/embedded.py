@@ -1,0 +1,160 @@
+"""Every objective on the embedded data, with three seeds, beside random initialisation and raw features.
+
+    python benchmarks/embedded.py [--objectives simclr hubert bert] [--seeds 0 1 2] [--output runs/embedded]
+    python benchmarks/embedded.py --write        only renew the tables in the cards and in README from the stored
+    results
+
+Each seed pretrains with the objective's recipe for the embedded data and evaluates the encoder as `hf-ssl evaluate`
+does. The results are kept in `benchmarks/results/embedded_<objective>.json`; the tables are made of them.
+"""
+
+import argparse
+import json
+import re
+import statistics
+from pathlib import Path
+
+import torch
+
+from hf_ssl.cli.pretrain import read_pretraining
+from hf_ssl.cli.quickstart import EXAMPLES
+from hf_ssl.evaluation.evaluate import evaluate_encoder, versions
+from hf_ssl.evaluation.result import EvaluationResult
+from hf_ssl.hub.environment import describe_hardware
+from hf_ssl.modeling import OBJECTIVES
+from hf_ssl.trainers.run import pretrain
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+COMMAND = "python benchmarks/embedded.py --objectives {name}"
+SHOWN = ("accuracy", "balanced_accuracy")
+FEATURES = ("encoder", "random initialisation")
+
+
+def measure(name: str, seeds: list[int], output: Path) -> dict:
+    """Pretrain and evaluate with every seed; what is done already is kept."""
+    row = OBJECTIVES[name]
+    recipe, example = row.recipes[-1], EXAMPLES[row.modality]
+    evaluations, seconds = [], []
+    for seed in seeds:
+        folder = output / f"{name}_seed{seed}"
+        settings = [f"training.output_dir={folder}", f"training.seed={seed}", "training.report_to=none"]
+        run = read_pretraining(recipe, settings)
+        if not (folder / "metrics.json").is_file():
+            pretrain(run, command=f"hf-ssl pretrain {recipe} training.seed={seed}", resume=True)
+        seconds.append(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["train_runtime"])
+        evaluations.append(evaluate_encoder(folder / "encoder", example.labelled(run.data)))
+    return {
+        "objective": name,
+        "recipe": recipe,
+        "label": example.label,
+        "data": evaluations[0].data,
+        "num_items": evaluations[0].num_items,
+        "num_classes": evaluations[0].num_classes,
+        "seeds": seeds,
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        "hardware": describe_hardware(),
+        "versions": versions(),
+        "rows": merge_rows(evaluations),
+    }
+
+
+def merge_rows(evaluations: list[EvaluationResult]) -> list[dict]:
+    """The pretrained encoders' scores of all seeds; the baselines, which are the same in each evaluation, of one."""
+    encoders = [row for evaluation in evaluations for row in evaluation.rows if row.features == "encoder"]
+    baselines = [row for row in evaluations[0].rows if row.features != "encoder"]
+    merged: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in encoders + baselines:
+        scores = merged.setdefault((row.features, row.method), {score: [] for score in SHOWN})
+        for score in SHOWN:
+            scores[score] += [run.scores[score] for run in row.runs]
+    return [{"features": f, "method": m, "scores": scores} for (f, m), scores in merged.items()]
+
+
+def table(result: dict) -> str:
+    """The measured table of one objective, with what is needed to read and to repeat it."""
+    lines = ["| frozen features | method | accuracy | balanced accuracy |", "|---|---|---:|---:|"]
+    for row in result["rows"]:
+        title = "**pretrained**" if row["features"] == "encoder" else row["features"]
+        lines.append(f"| {title} | {row['method']} | " + " | ".join(cell(row["scores"][s]) for s in SHOWN) + " |")
+    items = result["num_items"]
+    software = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    seconds, seeds = statistics.fmean(result["seconds"]), ", ".join(map(str, result["seeds"]))
+    lines += [
+        "",
+        f"`{result['data']}`, label `{result['label']}` ({result['num_classes']} classes): {items['train']} items to "
+        f"fit on, {items['validation']} to choose on, {items['test']} to test on. Mean ± standard deviation over "
+        f"seeds {seeds} of the pretraining, or of the random weights; raw features have no "
+        f"seed. Pretraining took {seconds:.0f} s (mean) on {result['hardware']}, {result['threads']} threads. "
+        f"{software}.",
+        "",
+        f"Command: `{COMMAND.format(name=result['objective'])}`",
+    ]
+    return "\n".join(lines)
+
+
+def cell(values: list[float]) -> str:
+    """Mean and spread."""
+    mean = f"{statistics.fmean(values):.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def overview(results: dict[str, dict]) -> str:
+    """README's table: one line an objective, linear probe, balanced accuracy."""
+    header = [
+        "objective",
+        "modality",
+        "paper",
+        "recipes",
+        "data, label",
+        "pretrained",
+        "random weights",
+        "raw features",
+    ]
+    lines = [f"| {' | '.join(header)} |", "|---|---|---|---|---|---:|---:|---:|"]
+    for name, row in OBJECTIVES.items():
+        recipes = ", ".join(f"`{recipe}`" for recipe in row.recipes)
+        cells = [f"[{row.title}](model_cards/{row.card})", row.modality, row.paper, recipes]
+        cells += measured_cells(results[name]) if name in results else ["not measured", "", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def measured_cells(result: dict) -> list[str]:
+    """The last cells of an objective's line."""
+    probes = [row for row in result["rows"] if row["method"] == "linear probe"]
+    scores = {row["features"]: cell(row["scores"]["balanced_accuracy"]) for row in probes}
+    raw = next(features for features in scores if features not in FEATURES)
+    return [f"`{result['data']}`, `{result['label']}`", *(scores[f] for f in FEATURES), f"{scores[raw]} ({raw})"]
+
+
+def replace_between(path: Path, marker: str, text: str) -> None:
+    """Replace what stands between `<!-- marker -->` and `<!-- end of marker -->`."""
+    old = path.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- end of {marker} -->)", re.DOTALL)
+    assert pattern.search(old), f"{path} has no place marked {marker}"
+    path.write_text(pattern.sub(lambda match: f"{match[1]}{text}\n{match[2]}", old), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("runs/embedded"))
+    parser.add_argument("--write", action="store_true", help="measure nothing")
+    args = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    for name in [] if args.write else args.objectives:
+        result = measure(name, args.seeds, args.output)
+        (RESULTS / f"embedded_{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(table(result), flush=True)
+    files = {name: RESULTS / f"embedded_{name}.json" for name in OBJECTIVES}
+    results = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+    for name, result in results.items():
+        replace_between(ROOT / "model_cards" / OBJECTIVES[name].card, "results", table(result))
+    replace_between(ROOT / "README.md", "objectives", overview(results))
+
+
+if __name__ == "__main__":
+    main()

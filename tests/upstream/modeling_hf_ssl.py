@@ -1,0 +1,66 @@
+"""`ModelTesterMixin` on every objective; `run.py` puts this file among transformers' tests."""
+
+import unittest
+
+import hf_ssl  # noqa: F401 - registers the classes
+
+from ...test_configuration_common import ConfigTester  # noqa: TID252 - where transformers' tests lie
+from ...test_modeling_common import ModelTesterMixin  # noqa: TID252
+from .tiny import TINY
+
+
+class Tester:
+    """What the mixin asks of a model's tester, from a row of `tests.tiny.TINY`."""
+
+    is_training = True
+
+    def __init__(self, parent: unittest.TestCase, name: str) -> None:
+        self.parent, self.name = parent, name
+        model, batch = TINY[name]()
+        self.model_class, self.batch = type(model), batch
+        self.batch_size = len(next(iter(batch.values())))
+        encoder = model.config.encoder_config
+        self.num_hidden_layers, self.hidden_size = encoder.num_hidden_layers, encoder.hidden_size
+        self.seq_length = model(**batch, output_hidden_states=True).hidden_states[0].shape[1]
+
+    def prepare_config_and_inputs_for_common(self):
+        model, batch = TINY[self.name]()
+        return model.config, batch
+
+
+class ObjectiveTest(ModelTesterMixin):
+    """The mixin's tests; a skip names what of the mixin cannot mean a pretraining model that holds an encoder."""
+
+    name: str
+    _is_composite = True
+    test_resize_embeddings = False
+    has_attentions = False
+
+    def setUp(self) -> None:
+        self.model_tester = Tester(self, self.name)
+        self.all_model_classes = (self.model_tester.model_class,)
+
+    @unittest.skip(
+        "an encoder's checkpoint has the encoder's config: `from_encoder` loads it, and the battery tests that"
+    )
+    def test_correct_missing_keys(self) -> None: ...
+
+    def test_model_get_set_embeddings(self) -> None:
+        if self.name != "bert":
+            self.skipTest("only text has an embedding table")
+        super().test_model_get_set_embeddings()
+
+    def test_batching_equivalence(self) -> None:
+        if not self.model_tester.model_class.count_predictions(self.model_tester.batch):
+            self.skipTest("the loss and its logits are defined over a batch of samples")
+        super().test_batching_equivalence()
+
+    def test_config(self) -> None:
+        config, _ = self.model_tester.prepare_config_and_inputs_for_common()
+        ConfigTester(self, config_class=type(config), has_text_modality=False).run_common_tests()
+
+
+for _name in TINY:
+    _class = type(f"{_name.title()}Test", (ObjectiveTest, unittest.TestCase), {"name": _name})
+    globals()[_class.__name__] = _class
+del _class
