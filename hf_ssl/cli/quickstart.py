@@ -44,7 +44,9 @@ class Example:
         label (`str`): column that the frozen features are probed for.
         score (`str`): shown of the probes; the classes are far from equally frequent.
         named_by (`str`, *optional*): column whose values name points of the map.
+        steps (`int`, *optional*): of the pretraining, where the recipe's are too many for the time.
         num_labelled (`int`, *optional*): training items whose labels the probes may use; all by default.
+        labelled_path (`str`, *optional*): the data with labels, where those of the pretraining have none.
     """
 
     title: str
@@ -54,11 +56,14 @@ class Example:
     label: str
     score: str = "balanced_accuracy"
     named_by: str | None = None
+    steps: int | None = None
     num_labelled: int | None = None
+    labelled_path: str | None = None
 
     def labelled(self, data: DataArguments) -> DataArguments:
         """The data of the pretraining as the probes see them."""
-        return replace(data, label_column=self.label, max_train_items=self.num_labelled)
+        path = self.labelled_path or data.path
+        return replace(data, path=path, label_column=self.label, max_train_items=self.num_labelled)
 
 
 EXAMPLES = {
@@ -68,6 +73,7 @@ EXAMPLES = {
         recipe="simclr_emoji",
         fine_tuning="finetune_emoji_lora",
         label="category",
+        steps=420,
     ),
     "speech": Example(
         title="Speech: HuBERT on telephone prompts",
@@ -75,16 +81,18 @@ EXAMPLES = {
         recipe="hubert_asterisk",
         fine_tuning="finetune_speech_lora",
         label="group",
+        steps=480,
         named_by="text",
     ),
     "text": Example(
         title="Text: BERT on dictionary definitions",
-        idea="BERT learns to fill in masked tokens from both sides and to tell the next sentence from a random one.",
+        idea="BERT learns to fill in masked tokens from both sides and to tell the next segment from a random one.",
         recipe="bert_glosses",
         fine_tuning="finetune_glosses_lora",
         label="label",
         named_by="word",
-        num_labelled=4000,
+        num_labelled=2000,
+        labelled_path="sample:glosses",
     ),
 }
 
@@ -119,8 +127,9 @@ def run(args: argparse.Namespace) -> None:
 def walk(example: Example, output: Path) -> ModalityReport:
     """Pretrain, probe, fine-tune; each step that is done already is kept."""
     pretrained, adapted = output / "pretrained", output / "lora"
-    run = read_pretraining(example.recipe, [f"training.output_dir={pretrained}", "training.report_to=none"])
-    command = f"hf-ssl pretrain {example.recipe}"
+    shorter = [] if example.steps is None else [f"training.max_steps={example.steps}"]
+    run = read_pretraining(example.recipe, [f"training.output_dir={pretrained}", "training.report_to=none", *shorter])
+    command = " ".join(["hf-ssl pretrain", example.recipe, *shorter])
     if not (pretrained / "metrics.json").is_file():
         logger.info("\n== %s: pretraining ==", example.title)
         pretrain(run, command=command, resume=True)

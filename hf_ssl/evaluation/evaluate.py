@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 from datasets import DatasetDict
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from hf_ssl.data.arguments import DataArguments
@@ -55,8 +56,7 @@ def evaluate_encoder(
     validation items, for each encoder and method on its own; the test items are predicted once.
 
     Args:
-        encoder (`str`, `Path` or `PreTrainedModel`): a saved encoder, or one in memory, used on the device that it is
-        on.
+        encoder (`str`, `Path` or `PreTrainedModel`): a saved encoder, or one in memory, used where it is.
         data ([`DataArguments`]): of the encoder's modality, with a `label_column`.
         processor ([`Processor`], *optional*): the preprocessor of an encoder in memory.
         layers (`str` or `Sequence[int]`): `"last"`, `"all"`, or numbers; see [`extract_features`].
@@ -77,16 +77,14 @@ def evaluate_encoder(
         raise InputError("Encoders of speech have no class token to pool by; give the pooling 'mean'.")
     splits = labelled_splits(data, modality)
     labels = {split: np.asarray(splits[split]["label"], dtype=np.int64) for split in SPLITS}
-    measure = partial(
-        measure_encoder,
-        splits=splits,
-        labels=labels,
-        collator=LabelledCollator(modality=modality, processor=processor),
-        layers=layers,
-        pooling=pooling,
-        batch_size=batch_size,
-        num_workers=num_workers,
-    )
+    collator = LabelledCollator(modality=modality, processor=processor)
+    loaders = {
+        split: feature_loader(splits[split], collator, batch_size=batch_size, num_workers=num_workers)
+        for split in SPLITS
+    }
+    measured = partial(measure_encoder, loaders=loaders, labels=labels, layers=layers, pooling=pooling)
+    own = measured(encoder, title="encoder")
+    untrained = [measured(random_encoder(encoder, seed), title=f"untrained, seed {seed}") for seed in seeds]
     return EvaluationResult(
         encoder=name,
         data=data.path,
@@ -96,12 +94,8 @@ def evaluate_encoder(
         num_items={split: len(labels[split]) for split in SPLITS},
         num_classes=splits["train"].features["label"].num_classes,
         rows=[
-            *_rows("encoder", [measure(encoder, description="encoder")]),
-            *_rows(
-                "random initialisation",
-                [measure(random_encoder(encoder, seed), description=f"random {seed}") for seed in seeds],
-                list(seeds),
-            ),
+            *_rows("encoder", [own]),
+            *_rows("random initialisation", untrained, seeds),
             *_raw_rows(modality, splits, labels),
         ],
         versions=versions(),
@@ -111,22 +105,25 @@ def evaluate_encoder(
 def measure_encoder(
     encoder: PreTrainedModel,
     *,
-    splits: DatasetDict,
+    loaders: dict[str, DataLoader],
     labels: dict[str, np.ndarray],
-    collator: LabelledCollator,
     layers: str | Sequence[int],
     pooling: str,
-    batch_size: int,
-    num_workers: int,
-    description: str,
+    title: str,
 ) -> dict[str, Measurement]:
-    """Every method on one encoder's features, by method."""
+    """Every method on one encoder's features, by method.
+
+    Args:
+        encoder (`PreTrainedModel`): is frozen.
+        loaders (`dict[str, DataLoader]`): the items of each split; see [`feature_loader`].
+        labels (`dict[str, np.ndarray]`): their classes.
+        layers (`str` or `Sequence[int]`): see [`extract_features`].
+        pooling (`str`): see [`extract_features`].
+        title (`str`): of the progress bars.
+    """
     features: Layers = {}
-    for split in SPLITS:
-        loader = feature_loader(splits[split], collator, batch_size=batch_size, num_workers=num_workers)
-        pooled, _ = extract_features(
-            encoder, loader, layers=layers, pooling=pooling, description=f"{description}, {split}"
-        )
+    for split, loader in loaders.items():
+        pooled, _ = extract_features(encoder, loader, layers=layers, pooling=pooling, description=f"{title}: {split}")
         for layer, tensor in pooled.items():
             features.setdefault(layer, {})[split] = tensor.numpy()
     return {method: measure(fit, features, labels) for method, fit in METHODS.items()}

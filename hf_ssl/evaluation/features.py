@@ -80,8 +80,8 @@ def extract_features(
     labels = []
     with frozen(encoder):
         for batch in tqdm(loader, desc=description, leave=False, disable=None):
-            labels.append(batch.pop("labels"))
-            inputs = {name: tensor.to(encoder.device) for name, tensor in batch.items()}
+            labels.append(batch["labels"])
+            inputs = {name: tensor.to(encoder.device) for name, tensor in batch.items() if name != "labels"}
             for layer, hidden in hidden_states(encoder, inputs, layers).items():
                 mask = position_mask(encoder, inputs.get("attention_mask"), hidden)
                 pooled.setdefault(layer, []).append(pool(hidden, pooling, mask).float().cpu())

@@ -3,9 +3,13 @@ import shlex
 
 import pytest
 import torch
+import yaml
+from transformers import ViTImageProcessorPil
 
 from hf_ssl.cli.main import main
+from hf_ssl.hub.environment import save_environment
 from tests.evaluation.tiny_data import image_data
+from tests.tiny import TINY
 from tests.tiny_encoders import save_image_encoder
 from tests.trainers.recordings import write_recordings
 
@@ -46,6 +50,31 @@ def test_table_and_json(encoder, tmp_path, capsys, monkeypatch):
     assert shlex.split(result["command"])[:3] == ["hf-ssl", "evaluate", encoder]
     assert f"Command: `{result['command']}`" in lines
     assert result["versions"]["torch"] == torch.__version__
+
+
+def test_results_of_a_run_go_into_its_metrics_and_card(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    model, _ = TINY["simclr"]()
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
+    model.save_pretrained(run / "pretraining")
+    model.export_encoder(run / "encoder", processor)
+    training = {"output_dir": str(run), "seed": 7}
+    data = {"path": "sample:emoji"}
+    (run / "run.yaml").write_text(
+        yaml.safe_dump({"objective": "simclr", "model": {}, "data": data, "training": training})
+    )
+    save_environment(run, "hf-ssl pretrain simclr_emoji")
+    images = image_data(tmp_path / "data").path
+    code, printed, _ = evaluate(capsys, monkeypatch, str(run / "encoder"), "--data", images, "--label", "label")
+    assert code == 0
+    assert f"Added to {run / 'metrics.json'}" in printed
+    results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["results"]
+    own = [row for row in results if row["features"] == "pretrained" and row["metric"] == "accuracy"]
+    assert [(row["evaluation"], row["seeds"]) for row in own] == [
+        ("linear probe of label", [7]),
+        ("kNN of label", [7]),
+    ]
+    assert f"{own[0]['values'][0]:.3f}" in (run / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

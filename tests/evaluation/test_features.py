@@ -34,10 +34,6 @@ def images(tmp_path_factory):
     return encoder, [{"pixel_values": pixels, "labels": torch.arange(4)}]
 
 
-def copies(batches):
-    return [dict(batch) for batch in batches]
-
-
 @pytest.mark.parametrize("modality", ["texts", "speech"])
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_padding_does_not_change_any_layer(modality, pooling, request):
@@ -74,16 +70,16 @@ def test_recordings_come_alone_where_padding_would_enter_a_group_norm(speech):
 
 def test_layers_are_the_hidden_states_and_the_last_is_the_output(images):
     encoder, batches = images
-    features, _ = extract_features(encoder, copies(batches), layers="all")
+    features, _ = extract_features(encoder, batches, layers="all")
     with frozen(encoder):
         output = encoder(batches[0]["pixel_values"], output_hidden_states=True)
     assert list(features) == [0, 1, 2]
     for layer in (0, 1):
         torch.testing.assert_close(features[layer], output.hidden_states[layer].mean(dim=1))
     torch.testing.assert_close(features[2], output.last_hidden_state.mean(dim=1))
-    last, _ = extract_features(encoder, copies(batches))
+    last, _ = extract_features(encoder, batches)
     assert torch.equal(last[2], features[2])
-    class_token, _ = extract_features(encoder, copies(batches), layers=[-1], pooling="cls")
+    class_token, _ = extract_features(encoder, batches, layers=[-1], pooling="cls")
     torch.testing.assert_close(class_token[2], output.last_hidden_state[:, 0])
 
 
@@ -96,7 +92,7 @@ def test_layers_are_the_hidden_states_and_the_last_is_the_output(images):
 )
 def test_stages_of_a_convolutional_encoder_are_layers(model, config, images):
     set_seed(0)
-    features, _ = extract_features(model(config), copies(images[1]), layers="all")
+    features, _ = extract_features(model(config), images[1], layers="all")
     assert [tuple(tensor.shape) for tensor in features.values()] == [(4, 4), (4, 4), (4, 8)]
 
 
@@ -105,7 +101,7 @@ def test_extraction_leaves_modes_and_gradients_as_they_were(images):
     encoder.train()
     encoder.layers[0].eval()
     modes = [module.training for module in encoder.modules()]
-    features, _ = extract_features(encoder, copies(batches))
+    features, _ = extract_features(encoder, batches)
     assert [module.training for module in encoder.modules()] == modes
     assert not features[2].requires_grad
     assert encoder(batches[0]["pixel_values"]).last_hidden_state.requires_grad
