@@ -40,7 +40,7 @@ def measure(name: str, seeds: list[int], output: Path) -> dict:
         run = read_pretraining(recipe, settings)
         if not (folder / "metrics.json").is_file():
             pretrain(run, command=f"hf-ssl pretrain {recipe} training.seed={seed}", resume=True)
-        evaluations.append(evaluate_encoder(folder / "encoder", example.labelled(run.data)))
+        evaluations.append(evaluate_encoder(folder / "encoder", example.labelled(run.data), layers=example.layers))
     return {
         "objective": name,
         "recipe": recipe,

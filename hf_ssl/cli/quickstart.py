@@ -45,6 +45,7 @@ class Example:
         score (`str`): shown of the probes; the classes are far from equally frequent.
         named_by (`str`, *optional*): column whose values name points of the map.
         steps (`int`, *optional*): of the pretraining, where the recipe's are too many for the time.
+        layers (`str`): which the probes choose from, on validation: `"last"` or `"all"`.
         num_labelled (`int`, *optional*): training items whose labels the probes may use; all by default.
         labelled_path (`str`, *optional*): the data with labels, where those of the pretraining have none.
     """
@@ -57,6 +58,7 @@ class Example:
     score: str = "balanced_accuracy"
     named_by: str | None = None
     steps: int | None = None
+    layers: str = "last"
     num_labelled: int | None = None
     labelled_path: str | None = None
 
@@ -91,6 +93,7 @@ EXAMPLES = {
         fine_tuning="finetune_glosses_lora",
         label="label",
         named_by="word",
+        layers="all",  # the last one serves the masked tokens
         num_labelled=2000,
         labelled_path="sample:glosses",
     ),
@@ -136,8 +139,10 @@ def walk(example: Example, output: Path) -> ModalityReport:
     data = example.labelled(run.data)
     encoder = pretrained / "encoder"
     logger.info("\n== %s: probing the frozen features ==", example.title)
-    result = evaluate_encoder(encoder, data)
+    result = evaluate_encoder(encoder, data, layers=example.layers)
     result.command = f"hf-ssl evaluate {encoder} --data {data.path} --label {example.label}"
+    if example.layers != "last":
+        result.command += f" --layers {example.layers}"
     if example.num_labelled is not None:
         result.command += f" data.max_train_items={example.num_labelled}"
     record_evaluation(pretrained, result, seed=run.training.seed)

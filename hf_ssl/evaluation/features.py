@@ -36,9 +36,10 @@ def feature_loader(
 ) -> DataLoader:
     """The rows of a data set in order.
 
-    Speech whose encoder takes no attention mask comes one recording at a time: padding would enter its group norm.
+    Speech comes one recording at a time: padding would enter a group norm, and recordings of 1 and of 70 seconds in
+    one batch are mostly padding.
     """
-    if collator.modality == "speech" and not collator.processor.return_attention_mask:
+    if collator.modality == "speech":
         batch_size = 1
     return DataLoader(
         dataset,

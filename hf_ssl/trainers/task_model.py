@@ -51,14 +51,14 @@ def make_task_model(
     config.update({"finetuning_task": arguments.task, **config_updates})
     if "apply_spec_augment" in config.to_dict():
         config.apply_spec_augment = arguments.spec_augment
-    model, new_modules = _load(arguments.encoder, task, config)
+    model, head_modules = _load(arguments.encoder, task, config)
     model.config.architectures = [type(model).__name__]  # an adapter's folder is else named after the bare encoder
     adapted = arguments.tuner == "lora"
     if "feature_extractor" in dict(model.base_model.named_children()) and (
         adapted or arguments.freeze_feature_encoder
     ):
         model.freeze_feature_encoder()  # not even a gradient goes through it then
-    return _adapt(model, arguments, new_modules) if adapted else model
+    return _adapt(model, arguments, head_modules) if adapted else model
 
 
 def load_encoder_config(encoder: str) -> PreTrainedConfig:
@@ -89,7 +89,7 @@ def trainable_share(model: nn.Module) -> tuple[int, int]:
 
 
 def _load(encoder: str, task: Task, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
-    """The model in fp32 and the names of its modules that the encoder's checkpoint does not hold."""
+    """The model in fp32 and the names of the modules of its head."""
     if type(config) not in task.auto_model._model_mapping:
         raise InputError(
             f"{encoder} is a {config.model_type} encoder, which transformers has no {task.pipeline} model of; choose "
@@ -109,12 +109,13 @@ def _load(encoder: str, task: Task, config: PreTrainedConfig) -> tuple[PreTraine
             f"{encoder} does not hold the weights of a {config.model_type} encoder ({sorted(lost)[0]} is missing); "
             "give a checkpoint that AutoModel.from_pretrained loads whole."
         )
-    new = changed | {name for name, _ in model.named_parameters() if not name.startswith(inside)}
-    return model, sorted({name.rpartition(".")[0] for name in new})
+    # The pooler belongs to the head, whether or not the checkpoint has one (of an objective of its own, as BERT's).
+    head = {name for name, _ in model.named_parameters() if not name.startswith(inside) or ".pooler." in name}
+    return model, sorted({name.rpartition(".")[0] for name in changed | head})
 
 
-def _adapt(model: PreTrainedModel, arguments: FineTuningModelArguments, new_modules: Sequence[str]) -> AdaptedModel:
-    """LoRA in the encoder; what the checkpoint did not hold is trained and saved with it.
+def _adapt(model: PreTrainedModel, arguments: FineTuningModelArguments, head_modules: Sequence[str]) -> AdaptedModel:
+    """LoRA in the encoder; the head is trained and saved with it.
 
     Batch normalisations too: their running statistics follow the new data whether or not anything is trained.
     """
@@ -124,6 +125,6 @@ def _adapt(model: PreTrainedModel, arguments: FineTuningModelArguments, new_modu
         lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=lora_targets(model, arguments.lora_targets),
-        modules_to_save=[*new_modules, *(f"{model.base_model_prefix}.{name}" for name in norms)],
+        modules_to_save=[*head_modules, *(f"{model.base_model_prefix}.{name}" for name in norms)],
     )
     return AdaptedModel(model, lora)

@@ -66,7 +66,14 @@ def test_a_file_is_a_document_and_its_pairs_decode_to_its_sentences(folder):
     assert prepared.config_updates == {
         "mask_token_id": 4,
         "next_sentence": True,
-        "encoder_config": {"vocab_size": len(tokenizer), "pad_token_id": 0},
+        "encoder_config": {
+            "vocab_size": len(tokenizer),
+            "pad_token_id": 0,
+            "cls_token_id": 2,
+            "sep_token_id": 3,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+        },
     }
 
 
