@@ -65,7 +65,8 @@ def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) ->
 
     Args:
         model (`PreTrainedModel`): an encoder, or a model with an encoder under its `base_model_prefix`. Layers outside
-            that encoder (a head, a teacher's copy of the encoder) are never matched, whatever their names.
+            that encoder (a head, a teacher's copy of the encoder) are never matched, whatever their names, nor is its
+            pooler, which is part of the head.
         layers (`Sequence[str]`, *optional*): names of the layers to adapt, e.g. `["q_proj", "k_proj", "v_proj",
             "o_proj"]`; by default those of `ADAPTED_LAYERS`.
 
@@ -88,7 +89,7 @@ def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) ->
                 f"linear or convolutional layer in the {encoder.config.model_type} encoder", name, adaptable
             )
     prefix = "" if encoder is model else re.escape(f"{model.base_model_prefix}.")
-    return rf"{prefix}(.*\.)?({'|'.join(map(re.escape, names))})"
+    return rf"{prefix}(?!pooler\.)(.*\.)?({'|'.join(map(re.escape, names))})"
 
 
 def _default_layers(encoder: PreTrainedModel) -> tuple[str, ...]:

@@ -28,7 +28,9 @@ def test_vectors_do_not_decay_and_frozen_parameters_are_left_out() -> None:
 
 
 def test_lars_scales_matrices_and_leaves_vectors_to_sgd(tmp_path: Path) -> None:
-    """You et al. 2017, arXiv:1708.03888, as SimCLR uses it: the step of a matrix is η‖w‖ / (‖g‖ + λ‖w‖) times (g + λw)."""
+    """You et al. 2017, arXiv:1708.03888, as SimCLR uses it: the step of a matrix is η‖w‖ / (‖g‖ + λ‖w‖) times (g +
+    λw).
+    """
     net = model()
     args = arguments(tmp_path, optimizer="lars", learning_rate=0.5, weight_decay=0.1, momentum=0.0)
     optimizer = make_optimizer(net, args)

@@ -1,4 +1,6 @@
-"""Trains a row of `tests.tiny.TINY` with `SSLTrainer`, as a process of its own: `train_tiny.py OBJECTIVE OUTPUT [options]`.
+"""Trains a row of `tests.tiny.TINY` with `SSLTrainer`, in a process of its own.
+
+    train_tiny.py OBJECTIVE OUTPUT [options]
 
 Leaves the final weights in OUTPUT/model.safetensors. With several ranks, under `torch.distributed.run`.
 """

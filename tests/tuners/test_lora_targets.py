@@ -153,6 +153,14 @@ def test_a_bare_encoder_and_named_layers():
     assert names == {"fc1", "o_proj"}
 
 
+def test_a_pooler_is_left_to_the_head():
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", **BERT))
+    lora = LoraConfig(r=2, target_modules=lora_targets(model, ["dense"]), modules_to_save=["bert.pooler.dense"])
+    names = [n for n, _ in get_peft_model(model, lora).named_parameters() if "lora_B" in n]
+    assert len(names) == 6  # attention output, intermediate and output of two layers
+    assert not any("pooler" in name for name in names)
+
+
 def test_unknown_layer_names_the_nearest():
     model = AutoModel.from_config(ViTConfig(**VIT))
     with pytest.raises(InputError, match="'q_prj'; did you mean 'q_proj'"):

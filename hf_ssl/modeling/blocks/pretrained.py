@@ -88,7 +88,7 @@ class SSLPreTrainedModel(PreTrainedModel):
             ) from error
         if isinstance(encoder, SSLPreTrainedModel):
             raise InputError(
-                f"{name_or_path} is a checkpoint of the objective {encoder.config.model_type}, not of an encoder; give "
+                f"{name_or_path} is a checkpoint of the objective {encoder.config.model_type}, no encoder; give "
                 "the encoder that was exported from it."
             )
         config_class: type[SSLConfig] = cls.config_class
