@@ -1,5 +1,6 @@
 import json
 import shlex
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import yaml
 from transformers import ViTImageProcessorPil
 
 from hf_ssl.cli.main import main
+from hf_ssl.data.arguments import ImageDataArguments
 from hf_ssl.hub.environment import save_environment
 from tests.evaluation.tiny_data import image_data
 from tests.tiny import TINY
@@ -59,10 +61,9 @@ def test_results_of_a_run_go_into_its_metrics_and_card(tmp_path, capsys, monkeyp
     model.save_pretrained(run / "pretraining")
     model.export_encoder(run / "encoder", processor)
     training = {"output_dir": str(run), "seed": 7}
-    data = {"path": "sample:emoji"}
-    (run / "run.yaml").write_text(
-        yaml.safe_dump({"objective": "simclr", "model": {}, "data": data, "training": training})
-    )
+    data = asdict(ImageDataArguments(path="sample:emoji"))
+    facts = {"objective": "simclr", "model": {}, "data": data, "training": training}
+    (run / "run.yaml").write_text(yaml.safe_dump(facts), encoding="utf-8")
     save_environment(run, "hf-ssl pretrain simclr_emoji")
     images = image_data(tmp_path / "data").path
     code, printed, _ = evaluate(capsys, monkeypatch, str(run / "encoder"), "--data", images, "--label", "label")

@@ -57,15 +57,12 @@ def test_speech_is_averaged_over_the_frames_of_the_recording(speech):
         torch.testing.assert_close(pooled, hidden[0].mean(dim=0), atol=1e-5, rtol=1e-4)
 
 
-def test_recordings_come_alone_where_padding_would_enter_a_group_norm(speech):
-    _, collator, rows = speech
-    assert [len(batch["labels"]) for batch in feature_loader(rows, collator, batch_size=3)] == [3, 1]
-    collator.processor.return_attention_mask = False
-    try:
-        batches = list(feature_loader(rows, collator, batch_size=3))
-    finally:
-        collator.processor.return_attention_mask = True
-    assert [len(batch["labels"]) for batch in batches] == [1, 1, 1, 1]
+def test_texts_come_in_batches_and_recordings_alone(texts, speech):
+    sizes = {
+        collator.modality: [len(batch["labels"]) for batch in feature_loader(rows, collator, batch_size=3)]
+        for _, collator, rows in (texts, speech)
+    }
+    assert sizes == {"text": [3, 1], "speech": [1, 1, 1, 1]}
 
 
 def test_layers_are_the_hidden_states_and_the_last_is_the_output(images):

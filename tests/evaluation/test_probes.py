@@ -43,7 +43,7 @@ def test_equally_good_penalties_give_the_first():
     certain = np.where(labels[:, None] == 1, 100.0, -100.0)
     probe = fit_linear_probe(certain, labels, certain, labels)
     assert probe.validation_accuracy == 1
-    assert probe.settings == "C=0.0001"  # the strongest penalty of the grid
+    assert probe.settings == f"C={C_GRID[0]:g}"
 
 
 def test_scale_of_the_features_does_not_matter():
