@@ -1,15 +1,13 @@
 """`hf-ssl evaluate`: how good the frozen features of an encoder are."""
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from hf_ssl.cli.run_file import build, read_run
+from hf_ssl.cli.run_file import build, command_line, read_run
 from hf_ssl.data.arguments import DATA_ARGUMENTS
 from hf_ssl.evaluation.encoders import load_encoder, modality_of
 from hf_ssl.evaluation.evaluate import SEEDS, evaluate_encoder
@@ -106,8 +104,3 @@ def seed_of(run_dir: Path) -> int:
     """The seed of a pretraining run."""
     training = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))["training"]
     return training.get("seed", SSLTrainingArguments.seed)
-
-
-def command_line() -> str:
-    """The command as it was typed."""
-    return shlex.join(["hf-ssl", *sys.argv[1:]])

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_ssl.cli.run_file import build, read_run, recipe_names
+from hf_ssl.cli.run_file import build, command_line, read_run, recipe_names
 from hf_ssl.data.arguments import DATA_ARGUMENTS
 from hf_ssl.errors import InputError
 from hf_ssl.trainers.fine_tuning import FineTuned, FineTuningRun, fine_tune
@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
     fine_tuning = read_fine_tuning(recipe, overrides)
     if args.merge and fine_tuning.model.tuner == "none":
         raise InputError("--merge needs an adapter to merge; add model.tuner=lora, or leave it out.")
-    print(summary(fine_tuning, fine_tune(fine_tuning, resume=args.resume, merge=args.merge)))
+    result = fine_tune(fine_tuning, command=command_line(), resume=args.resume, merge=args.merge)
+    print(summary(fine_tuning, result))
 
 
 def read_fine_tuning(recipe: str | None, overrides: list[str]) -> FineTuningRun:

@@ -1,6 +1,7 @@
 """`hf-ssl`: the command and its subcommands."""
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 from hf_ssl import __version__
 from hf_ssl.cli import cluster, evaluate, export, finetune, list_objectives, pretrain, push, quickstart
 from hf_ssl.errors import InputError
+
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 COMMANDS = (quickstart, list_objectives, pretrain, cluster, finetune, evaluate, export, push)
 
@@ -55,6 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
     except InputError as error:
         print(f"hf-ssl: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK_IS_FULL:
+            raise
+        file = error.filename or "A file"
+        remedy = "free some space and start the same command again (a training with --resume)"
+        print(f"hf-ssl: {file} cannot be written ({error.strerror}); {remedy}.", file=sys.stderr)
         return 2
     return 0
 

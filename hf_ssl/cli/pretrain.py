@@ -1,12 +1,10 @@
 """`hf-ssl pretrain`: learn an encoder from unlabelled data."""
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-from hf_ssl.cli.run_file import build, read_run
+from hf_ssl.cli.run_file import build, command_line, read_run
 from hf_ssl.data.arguments import DATA_ARGUMENTS
 from hf_ssl.errors import InputError
 from hf_ssl.modeling import OBJECTIVES, objective
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     """Read the run file, pretrain."""
     pretrain(
         read_pretraining(args.recipe, args.overrides),
-        command=shlex.join(["hf-ssl", *sys.argv[1:]]),
+        command=command_line(),
         resume=args.resume,
     )
 

@@ -148,7 +148,11 @@ def walk(example: Example, output: Path) -> ModalityReport:
     record_evaluation(pretrained, result, seed=run.training.seed)
     logger.info("\n== %s: fine-tuning with LoRA ==", example.title)
     overrides = [f"model.encoder={encoder}", f"training.output_dir={adapted}", "training.report_to=none"]
-    adapter = fine_tune(read_fine_tuning(example.fine_tuning, overrides), resume=True)
+    adapter = fine_tune(
+        read_fine_tuning(example.fine_tuning, overrides),
+        command=" ".join(["hf-ssl finetune", example.fine_tuning, *overrides[:2]]),
+        resume=True,
+    )
     modality = objective(run.objective).modality
     return ModalityReport(
         title=example.title,

@@ -1,5 +1,7 @@
 """Run files: one YAML is one run, each of its sections exactly one dataclass."""
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
@@ -64,6 +66,11 @@ def _read(name_or_path: str) -> str:
     return (RECIPES / f"{name_or_path}.yaml").read_text(encoding="utf-8")
 
 
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["hf-ssl", *sys.argv[1:]])
+
+
 def build(dataclass_type: type[T], values: Mapping[str, Any] | None, section: str) -> T:
     """Make a section's dataclass of its values, which are converted to the types of the fields (`1` for a float).
 
@@ -92,7 +99,19 @@ def build(dataclass_type: type[T], values: Mapping[str, Any] | None, section: st
 
 
 def _convert(type_hint: Any, value: Any, name: str) -> Any:
+    adapter = TypeAdapter(type_hint, config=ConfigDict(arbitrary_types_allowed=True))
     try:
-        return TypeAdapter(type_hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        # To YAML a bare `no` is false; for some settings, such as `eval_strategy`, it is a word.
+        if value is False and not _accepts(adapter, False) and _accepts(adapter, "no"):
+            value = "no"
+        return adapter.validate_python(value)
     except ValidationError as error:
         raise InputError(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}.") from error
+
+
+def _accepts(adapter: TypeAdapter, value: Any) -> bool:
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    return True

@@ -28,12 +28,12 @@ from hf_ssl.data.arguments import SpeechDataArguments
 from hf_ssl.data.checking import drop_broken
 from hf_ssl.data.loading import load_splits
 from hf_ssl.data.units import save_units
-from hf_ssl.errors import InputError
+from hf_ssl.errors import InputError, writing
 from hf_ssl.trainers.clustering_report import Reference, Tally, read_reference
 from hf_ssl.trainers.extraction import Extraction
 from hf_ssl.trainers.frame_features import FrameFeatures, frame_features
 from hf_ssl.trainers.kmeans import KMeans, assign, fit, squared_distance
-from hf_ssl.trainers.shards import FeaturesOnDisk, Shard, ShardFolder, cut, require_same, write_whole, writing
+from hf_ssl.trainers.shards import FeaturesOnDisk, Shard, ShardFolder, cut, require_same, write_whole
 
 logger = logging.getLogger(__name__)
 

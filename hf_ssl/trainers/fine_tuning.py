@@ -12,9 +12,12 @@ from transformers.utils import ModelOutput
 
 from hf_ssl.data.arguments import DataArguments
 from hf_ssl.data.prepared import Batch
+from hf_ssl.errors import writing
+from hf_ssl.hub.environment import save_environment
 from hf_ssl.modeling.blocks.frames import IGNORED, num_frames
 from hf_ssl.trainers.checkpointing import AtomicCheckpointTrainer, checkpoint_to_resume
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningArguments, FineTuningModelArguments
+from hf_ssl.trainers.recording import save_run_file
 from hf_ssl.trainers.scoring import make_scorer
 from hf_ssl.trainers.task_data import TaskData, prepare_task
 from hf_ssl.trainers.task_model import AdaptedModel, make_task_model, trainable_share
@@ -122,11 +125,12 @@ class FineTuned:
     metrics: dict[str, dict[str, float]]
 
 
-def fine_tune(run: FineTuningRun, *, resume: bool = False, merge: bool = False) -> FineTuned:
+def fine_tune(run: FineTuningRun, *, command: str, resume: bool = False, merge: bool = False) -> FineTuned:
     """Fine-tune an encoder, score it on validation and test, and save it.
 
     Args:
         run ([`FineTuningRun`]): what to do.
+        command (`str`): the command line, for the card.
         resume (`bool`): continue from the last checkpoint in the output folder.
         merge (`bool`): also save the adapter merged into the model, which then loads where peft is not installed.
 
@@ -148,7 +152,9 @@ def fine_tune(run: FineTuningRun, *, resume: bool = False, merge: bool = False) 
     trainer.train(resume_from_checkpoint=checkpoint)
     result = FineTuned(output, None, num_trained, num_parameters, _evaluate(trainer, data, task_named(run.model.task)))
     if trainer.is_world_process_zero():
-        _save(result, run, model, data, merge)
+        with writing(output):
+            _save(result, run, model, data, merge)
+            save_environment(output, command)
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -170,6 +176,7 @@ def _save(
     """Write what a finished run leaves behind."""
     model.save_pretrained(result.folder)
     data.processor.save_pretrained(result.folder)
+    save_run_file(result.folder, run)
     facts = {
         "task": run.model.task,
         "encoder": run.model.encoder,

@@ -3,12 +3,11 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
@@ -17,6 +16,7 @@ from hf_ssl.data.images import prepare_images
 from hf_ssl.data.prepared import PreparedData
 from hf_ssl.data.speech import prepare_speech
 from hf_ssl.data.text import prepare_text
+from hf_ssl.errors import writing
 from hf_ssl.hub.card import write_card
 from hf_ssl.modeling import objective
 from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
@@ -26,6 +26,7 @@ from hf_ssl.trainers.checkpointing import checkpoint_to_resume
 from hf_ssl.trainers.clustering import ClusteringArguments, cluster
 from hf_ssl.trainers.online_evaluation import online_probe
 from hf_ssl.trainers.pretraining import SSLTrainer
+from hf_ssl.trainers.recording import save_run_file
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +99,9 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
     trainer.save_state()
     if trainer.is_world_process_zero():
         metrics = {**result.metrics, "num_skipped": data.num_skipped, **_last_logs(trainer)}
-        save_run(output, run, model, data, metrics)
-        write_card(output, command=command)
+        with writing(output):
+            save_run(output, run, model, data, metrics)
+            write_card(output, command=command)
         logger.info(
             "The encoder is in %s; `AutoModel.from_pretrained(%r)` loads it.",
             output / "encoder",
@@ -128,22 +130,7 @@ def save_run(
     data.processor.save_pretrained(output / "pretraining")
     model.export_encoder(output / "encoder", data.processor)
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    (output / "run.yaml").write_text(yaml.safe_dump(describe(run), sort_keys=False), encoding="utf-8")
-
-
-def describe(run: PreTrainingRun) -> dict[str, Any]:
-    """The run as plain values, of the training arguments only what differs from the defaults."""
-    defaults = SSLTrainingArguments(output_dir=run.training.output_dir).to_dict()
-    training = {key: value for key, value in run.training.to_dict().items() if value != defaults.get(key)}
-    sections = {
-        "objective": run.objective,
-        "model": run.model,
-        "data": asdict(run.data),
-        "training": {"output_dir": str(run.training.output_dir), **training},
-    }
-    if run.clustering is not None:
-        sections["clustering"] = asdict(run.clustering)
-    return json.loads(json.dumps(sections, default=str))
+    save_run_file(output, run)
 
 
 def _last_logs(trainer: SSLTrainer) -> dict[str, float]:

@@ -3,19 +3,17 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hf_ssl.data.seeding import item_generator
-from hf_ssl.errors import InputError
+from hf_ssl.errors import InputError, writing
 
 SHARD_SECONDS = 300.0
 """Length of the recordings in a shard: that much is in memory, and is lost when a run is killed."""
@@ -114,22 +112,6 @@ class FeaturesOnDisk:
 
     def __getitem__(self, number: int) -> Tensor:
         return self.folder.load("features", self.shards[number])["features"]
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Says what to do when a file or folder cannot be written.
-
-    Raises:
-        InputError: for any failure to write, e.g. because the disk is full.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path} could not be written ({error}); free some space and start the same command again: it continues "
-            "with what is complete."
-        ) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -85,6 +85,13 @@ def test_values_are_converted_to_the_fields_types() -> None:
     assert args.bf16 is False
 
 
+def test_a_bare_no_is_a_word_where_the_setting_is_one() -> None:
+    values = read_run(None, ["training.eval_strategy=no", "training.bf16=no"], ["training"])["training"]
+    args = build(SSLTrainingArguments, {"output_dir": "x", **values}, "training")
+    assert args.eval_strategy == "no"
+    assert args.bf16 is False
+
+
 def test_exit_code_2_and_one_sentence(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", file, "training.max_step=1"]) == 2
     captured = capsys.readouterr()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
@@ -22,6 +23,8 @@ from hf_ssl.trainers.tasks import TASKS
 from tests.trainers import fine_tune_ranks
 from tests.trainers.fine_tuning_cases import Cases, training
 from tests.two_processes import run_two_processes
+
+COMMAND = "hf-ssl finetune my_run.yaml"
 
 INPUTS = {
     "image-classification": lambda: Image.new("L", (40, 50), 200),
@@ -75,7 +78,7 @@ def finetuned(cases, tmp_path_factory) -> dict[str, FineTuned]:
     for task in TASKS:
         folder = tmp_path_factory.mktemp(task)
         run = FineTuningRun(model_arguments(cases, task), cases.data(task), training(folder))
-        results[task] = fine_tune(run, merge=True)
+        results[task] = fine_tune(run, command=COMMAND, merge=True)
         prepared = prepare_task(run.model, run.data)
         inputs = prepared.collator([prepared.splits["train"][row] for row in range(2)])
         model, _ = load_finetuned(folder)
@@ -259,11 +262,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(cases, tmp_path, task, tuner)
             ),
         )
 
-    fine_tune(run("whole"))
-    fine_tune(run("halves", max_steps=2))
+    fine_tune(run("whole"), command=COMMAND)
+    fine_tune(run("halves", max_steps=2), command=COMMAND)
     with pytest.raises(InputError, match="--resume"):
-        fine_tune(run("halves"))
-    fine_tune(run("halves"), resume=True)
+        fine_tune(run("halves"), command=COMMAND)
+    fine_tune(run("halves"), command=COMMAND, resume=True)
     file = "adapter_model.safetensors" if tuner == "lora" else "model.safetensors"
     whole, halves = (load_file(tmp_path / folder / file) for folder in ("whole", "halves"))
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
@@ -296,7 +299,7 @@ def test_full_fine_tuning_is_a_plain_checkpoint(cases, tmp_path):
         cases.data("text-classification", validation_split="validation", test_split="test", max_train_items=16),
         training(tmp_path, per_device_eval_batch_size=512),
     )
-    result = fine_tune(run)
+    result = fine_tune(run, command=COMMAND)
     model, tokenizer = load_finetuned(tmp_path)
     assert not isinstance(model, PeftModel)
     found = pipeline("text-classification", model=str(tmp_path))("a kind of tree")
@@ -307,6 +310,10 @@ def test_full_fine_tuning_is_a_plain_checkpoint(cases, tmp_path):
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["validation"] == result.metrics["validation"]
     assert set(written["test"]) == {"accuracy", "macro_f1", "loss"}
+    assert json.loads((tmp_path / "environment.json").read_text())["command"] == COMMAND
+    sections = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    assert set(sections) == {"model", "data", "training"}
+    assert sections["data"]["path"] == run.data.path
     assert written["num_trained_parameters"] == written["num_parameters"] == result.num_parameters
 
 
@@ -314,7 +321,8 @@ def test_a_published_encoder_with_another_head(cases, tmp_path):
     """A head of another size is replaced, one of the same size is trained, not frozen."""
     task = "image-classification"
     fine_tune(
-        FineTuningRun(model_arguments(cases, task, tuner="none"), cases.data(task), training(tmp_path / "first"))
+        FineTuningRun(model_arguments(cases, task, tuner="none"), cases.data(task), training(tmp_path / "first")),
+        command=COMMAND,
     )
     encoder = str(tmp_path / "first")
     for column, num_labels in (("category", 9), ("subcategory", 98)):
@@ -335,7 +343,7 @@ def test_a_moved_encoder_is_said_to_be_missing(cases, tmp_path):
         cases.data("image-classification"),
         training(tmp_path / "out"),
     )
-    fine_tune(run)
+    fine_tune(run, command=COMMAND)
     moved = encoder.rename(tmp_path / "moved")
     with pytest.raises(InputError, match=r"belongs to the encoder .*encoder, which is not there.*encoder=\.\.\."):
         load_finetuned(tmp_path / "out")
@@ -373,7 +381,7 @@ def test_encoders_that_cannot_be_used(cases, tmp_path):
     task = "image-classification"
     with pytest.raises(InputError, match=r"nowhere .*preprocessor"):
         prepare_and_make(cases, task, encoder=str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="no encoder at"):
+    with pytest.raises(InputError, match="No encoder can be loaded"):
         make_task_model(model_arguments(cases, task, encoder=str(tmp_path / "nowhere")), {})
     with pytest.raises(InputError, match=r"bert encoder, which transformers has no image-classification model of"):
         make_task_model(model_arguments(cases, task, encoder=cases.encoder("text-classification")), {})

@@ -1,0 +1,31 @@
+"""What a finished run says of itself in its folder."""
+
+import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import TrainingArguments
+
+
+def save_run_file(output: Path, run: Any) -> None:
+    """Write `run.yaml`, which makes the run again.
+
+    Args:
+        output (`Path`): the run's folder.
+        run (dataclass): its sections, each a dataclass, plain values, or `None` where the run has no such section.
+    """
+    sections = {name: describe(section) for name, section in vars(run).items() if section is not None}
+    plain = json.loads(json.dumps(sections, default=str))
+    (output / "run.yaml").write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+
+
+def describe(section: Any) -> Any:
+    """A section as plain values, of the training arguments only what differs from the defaults."""
+    if isinstance(section, TrainingArguments):
+        output_dir = str(section.output_dir)
+        defaults = type(section)(output_dir=output_dir).to_dict()
+        changed = {key: value for key, value in section.to_dict().items() if value != defaults.get(key)}
+        return {"output_dir": output_dir, **changed}
+    return asdict(section) if is_dataclass(section) and not isinstance(section, type) else section
