@@ -1,5 +1,6 @@
 """Frozen encoders: one as it was saved, and one of the same architecture that has learned nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,11 +11,13 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging
 
+from hf_ssl.data.arguments import DataArguments, SpeechDataArguments
 from hf_ssl.errors import InputError
+from hf_ssl.evaluation.load_report import no_load_report
 from hf_ssl.modeling.blocks.pretrained import Processor, SSLConfig, build_encoder
 
 MODALITIES = {"pixel_values": "vision", "input_values": "speech", "input_features": "speech", "input_ids": "text"}
@@ -22,7 +25,6 @@ MODALITIES = {"pixel_values": "vision", "input_values": "speech", "input_feature
 
 PROCESSORS = {"vision": AutoImageProcessor, "speech": AutoFeatureExtractor, "text": AutoTokenizer}
 """What prepares the input of an encoder of a modality."""
-
 
 UNUSED = ("pooler.", "masked_spec_embed", "mask_token")
 """Weights that a checkpoint may lack: hidden states of unmasked input do not depend on them."""
@@ -51,6 +53,24 @@ def load_encoder(name_or_path: str | Path) -> tuple[PreTrainedModel, Processor]:
         InputError: when there is none, when it is a pretraining checkpoint or an encoder-decoder, or when it lacks
             weights or its preprocessor.
     """
+    config = load_encoder_config(name_or_path)
+    if config.is_encoder_decoder:
+        raise InputError(f"{name_or_path} is an encoder-decoder ({config.model_type!r}); give an encoder alone.")
+    encoder = _load_weights(name_or_path)
+    return encoder, load_preprocessor(name_or_path, modality_of(encoder))
+
+
+def load_encoder_config(name_or_path: str | Path) -> PreTrainedConfig:
+    """The config of a saved encoder.
+
+    Args:
+        name_or_path (`str` or `Path`): a Hub name or a folder.
+
+    Raises:
+        InputError: when there is none, or it is a run's folder or pretraining checkpoint.
+    """
+    if (Path(name_or_path) / "encoder" / "config.json").is_file():
+        raise InputError(f"{name_or_path} is the folder of a run; give its encoder, {Path(name_or_path) / 'encoder'}.")
     try:
         config = AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
@@ -60,10 +80,7 @@ def load_encoder(name_or_path: str | Path) -> tuple[PreTrainedModel, Processor]:
             f"{name_or_path} is the pretraining checkpoint of {config.model_type!r}; give the encoder that the run "
             "wrote beside it (<out>/encoder), or write it with `hf-ssl export`."
         )
-    if config.is_encoder_decoder:
-        raise InputError(f"{name_or_path} is an encoder-decoder ({config.model_type!r}); give an encoder alone.")
-    encoder = _load_weights(name_or_path)
-    return encoder, load_preprocessor(name_or_path, modality_of(encoder))
+    return config
 
 
 def load_preprocessor(name_or_path: str | Path, modality: str) -> Processor:
@@ -91,6 +108,13 @@ def load_preprocessor(name_or_path: str | Path, modality: str) -> Processor:
     return processor
 
 
+def at_its_rate(data: DataArguments, processor: Processor) -> DataArguments:
+    """Recordings at the sampling rate of an encoder's preprocessor; other data as they are."""
+    if isinstance(data, SpeechDataArguments):
+        return replace(data, sampling_rate=processor.sampling_rate)
+    return data
+
+
 def random_encoder(encoder: PreTrainedModel, seed: int) -> PreTrainedModel:
     """A freshly initialised encoder of the same config, on the same device, in fp32; the global RNG stays as it was.
 
@@ -105,14 +129,11 @@ def random_encoder(encoder: PreTrainedModel, seed: int) -> PreTrainedModel:
 
 def _load_weights(name_or_path: str | Path) -> PreTrainedModel:
     """The encoder, if the checkpoint has all the weights that its hidden states depend on."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the report of missing weights, which are looked at here
     try:
-        encoder, found = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+        with no_load_report():  # missing weights are looked at here
+            encoder, found = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unloadable(name_or_path, error) from error
-    finally:
-        logging.set_verbosity(verbosity)
     missing = sorted(name for name in found["missing_keys"] if not any(unused in name for unused in UNUSED))
     if missing:
         raise InputError(

@@ -17,7 +17,7 @@ from hf_ssl.data.labelled import LabelledCollator
 from hf_ssl.errors import InputError
 from hf_ssl.evaluation.baselines import Features, raw_features
 from hf_ssl.evaluation.classifier import Method
-from hf_ssl.evaluation.encoders import load_encoder, modality_of, random_encoder
+from hf_ssl.evaluation.encoders import at_its_rate, load_encoder, modality_of, random_encoder
 from hf_ssl.evaluation.features import extract_features, feature_loader
 from hf_ssl.evaluation.knn import fit_knn
 from hf_ssl.evaluation.probes import fit_linear_probe, fit_sparse_probe
@@ -75,7 +75,7 @@ def evaluate_encoder(
     modality = modality_of(encoder)
     if modality == "speech" and pooling == "cls":
         raise InputError("Encoders of speech have no class token to pool by; give the pooling 'mean'.")
-    splits = labelled_splits(data, modality)
+    splits = labelled_splits(at_its_rate(data, processor), modality)
     labels = {split: np.asarray(splits[split]["label"], dtype=np.int64) for split in SPLITS}
     collator = LabelledCollator(modality=modality, processor=processor)
     loaders = {

@@ -9,8 +9,8 @@ from transformers.utils import find_adapter_config_file
 
 from hf_ssl.errors import InputError
 from hf_ssl.evaluation.encoders import PROCESSORS
+from hf_ssl.evaluation.load_report import no_load_report
 from hf_ssl.modeling.blocks.pretrained import Processor
-from hf_ssl.trainers.load_report import no_load_report
 from hf_ssl.trainers.tasks import TASKS, Task
 
 

@@ -34,7 +34,7 @@ def record_evaluation(run_dir: Path, result: EvaluationResult, seed: int = 42) -
             dataset=result.data,
             split="test",
             values=tuple(run.scores[score] for run in row.runs),
-            seeds=tuple(row.seeds) or (seed,),
+            seeds=(seed,) if row.features == "encoder" else tuple(row.seeds),
             command=result.command,
             interval=row.runs[0].intervals[score] if len(row.runs) == 1 else None,
         )

@@ -159,8 +159,7 @@ class SSLTrainer(AtomicCheckpointTrainer):
         """The share of this micro-batch in the loss of the optimiser step.
 
         A loss that counts its predictions was divided by the count over all ranks, while DDP averages gradients over
-            ranks: hence times the number of
-        ranks. A loss over a batch of samples is a mean over micro-batches.
+        ranks: hence times the number of ranks. A loss over a batch of samples is a mean over micro-batches.
         """
         if self.batch_transform is not None:
             with torch.no_grad():

@@ -17,10 +17,9 @@ from hf_ssl.data.prepared import Batch
 from hf_ssl.data.transcripts import TranscriptCollator, character_processor, normalise, why_not_alignable
 from hf_ssl.data.word_labels import WordLabelCollator
 from hf_ssl.errors import InputError
-from hf_ssl.evaluation.encoders import PROCESSORS
+from hf_ssl.evaluation.encoders import at_its_rate, load_encoder_config, load_preprocessor
 from hf_ssl.modeling.blocks.pretrained import Processor
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
-from hf_ssl.trainers.task_model import load_encoder_config
 from hf_ssl.trainers.tasks import task_named
 
 
@@ -61,9 +60,10 @@ def prepare_task(model: FineTuningModelArguments, data: DataArguments) -> TaskDa
 def _classes(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
     """Images, texts or recordings with one class each."""
     modality = task_named(model.task).modality
+    processor = load_preprocessor(model.encoder, modality)
+    data = at_its_rate(data, processor)
     splits = _labelled_splits(model, data)
     splits = DatasetDict({name: drop_broken(split, modality, data) for name, split in splits.items()})
-    processor = load_preprocessor(model.encoder, modality)
     collator = LabelledCollator(
         modality=modality,
         processor=processor,
@@ -97,6 +97,7 @@ def _transcripts(model: FineTuningModelArguments, data: DataArguments) -> TaskDa
     if "conv_stride" not in config.to_dict():
         raise InputError(f"{model.encoder} ({config.model_type}) reads no waveform; CTC needs an encoder that does.")
     extractor = load_preprocessor(model.encoder, "speech")
+    data = replace(data, sampling_rate=extractor.sampling_rate)
     splits = load_splits(replace(data, label_column=None), "speech")
     if "text" not in splits["train"].column_names:
         raise InputError(f"{data.path} has no transcripts; name their column in data.text_column.")
@@ -134,20 +135,6 @@ PREPARE: dict[str, Callable[[FineTuningModelArguments, DataArguments], TaskData]
     "audio-classification": _classes,
     "ctc": _transcripts,
 }
-
-
-def load_preprocessor(encoder: str, modality: str) -> Processor:
-    """What prepares an encoder's input, saved beside it.
-
-    Raises:
-        InputError: if there is none.
-    """
-    try:
-        return PROCESSORS[modality].from_pretrained(encoder)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{encoder} lacks the preprocessor of its encoder ({PROCESSORS[modality].__name__}); save it there."
-        ) from error
 
 
 def _labelled_splits(model: FineTuningModelArguments, data: DataArguments) -> DatasetDict:

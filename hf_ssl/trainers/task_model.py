@@ -8,12 +8,12 @@ import torch
 from peft import LoraConfig, PeftModel
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.evaluation.encoders import load_encoder_config
+from hf_ssl.evaluation.load_report import no_load_report
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
-from hf_ssl.trainers.load_report import no_load_report
 from hf_ssl.trainers.tasks import Task, task_named
 from hf_ssl.tuners.lora_targets import lora_targets
 
@@ -59,27 +59,6 @@ def make_task_model(
     ):
         model.freeze_feature_encoder()  # not even a gradient goes through it then
     return _adapt(model, arguments, head_modules) if adapted else model
-
-
-def load_encoder_config(encoder: str) -> PreTrainedConfig:
-    """The config of an encoder checkpoint.
-
-    Raises:
-        InputError: if there is none, or it is a pretraining checkpoint.
-    """
-    if (Path(encoder) / "encoder" / "config.json").is_file():
-        raise InputError(f"{encoder} is the folder of a run; give its encoder, {Path(encoder) / 'encoder'}.")
-    try:
-        config = AutoConfig.from_pretrained(encoder)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"There is no encoder at {encoder} ({reason}); give a folder or Hub name.") from error
-    if isinstance(config, SSLConfig):
-        raise InputError(
-            f"{encoder} is a pretraining checkpoint ({config.model_type}); give the folder `encoder` beside it, or "
-            "export one with `hf-ssl export`."
-        )
-    return config
 
 
 def trainable_share(model: nn.Module) -> tuple[int, int]:
