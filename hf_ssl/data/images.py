@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import AutoImageProcessor, ViTImageProcessorPil
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, ViTImageProcessorPil
 from transformers.image_processing_base import ImageProcessingMixin
 
 from hf_ssl.data.arguments import ImageDataArguments
@@ -47,6 +47,8 @@ def prepare_images(args: ImageDataArguments, *, seed: int, encoder: str | None) 
     """
     views = augmentation(args.augmentation)
     processor = image_processor(args.image_size, encoder)
+    if encoder is not None:
+        check_image_size(args.image_size, encoder)
     transform = photometric_transform(views, processor)
     on_device = args.augment_on == "device"
     train, validation, num_skipped = load_images(args, seed)
@@ -100,6 +102,25 @@ def image_processor(image_size: int, encoder: str | None) -> ImageProcessingMixi
             f"The encoder {encoder} has no image processor ({str(error).splitlines()[0]}); start from an encoder that "
             "has a preprocessor_config.json."
         ) from error
+
+
+def check_image_size(image_size: int, encoder: str) -> None:
+    """Show an encoder, without its weights, an image of that size: some take one size only.
+
+    Raises:
+        InputError: when it refuses.
+    """
+    config = AutoConfig.from_pretrained(encoder)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config).eval()
+        try:
+            model(pixel_values=torch.zeros(1, config.num_channels, image_size, image_size))
+        except ValueError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise InputError(
+                f"The encoder {encoder} does not take data.image_size={image_size} ({reason}); choose the size that "
+                "it takes."
+            ) from error
 
 
 def photometric_transform(views: tuple[View, ...], processor: ImageProcessingMixin) -> PhotometricTransform:

@@ -6,12 +6,13 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
-from transformers import AutoImageProcessor, ViTImageProcessorPil
+from transformers import AutoImageProcessor, ResNetConfig, ViTImageProcessorPil
 
 from hf_ssl.data.arguments import ImageDataArguments
 from hf_ssl.data.images import prepare_images
 from hf_ssl.data.keyed import ItemKey, KeyedIterableDataset
 from hf_ssl.errors import InputError
+from tests.tiny_encoders import save_image_encoder
 
 
 @pytest.fixture
@@ -119,6 +120,7 @@ def test_processor_loads_without_hf_ssl_and_normalises_alike(folder, tmp_path):
 def test_processor_of_the_encoder_gives_mean_and_deviation(folder, tmp_path):
     own = ViTImageProcessorPil(size={"height": 16, "width": 16}, image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.6, 0.7])
     own.save_pretrained(tmp_path)
+    ResNetConfig().save_pretrained(tmp_path)
     prepared = prepare_images(arguments(folder), seed=0, encoder=str(tmp_path))
     assert prepared.config_updates == {}
     assert list(prepared.processor.image_mean) == [0.1, 0.2, 0.3]
@@ -131,6 +133,13 @@ def test_processor_of_the_encoder_gives_mean_and_deviation(folder, tmp_path):
 def test_encoder_without_processor(folder, tmp_path):
     with pytest.raises(InputError, match="has no image processor"):
         prepare_images(arguments(folder), seed=0, encoder=str(tmp_path))
+
+
+def test_an_encoder_that_takes_another_size(folder, tmp_path):
+    encoder = save_image_encoder(tmp_path)
+    prepare_images(arguments(folder, image_size=32), seed=0, encoder=str(encoder))
+    with pytest.raises(InputError, match=r"does not take data\.image_size=48 .*32\*32"):
+        prepare_images(arguments(folder, image_size=48), seed=0, encoder=str(encoder))
 
 
 def test_broken_pictures_are_skipped_and_counted(folder):

@@ -148,7 +148,7 @@ class BertPreTrainingModel(SSLPreTrainedModel):
         self.cls = PreTrainingHeads(config, self.encoder)
         self._tied_weights_keys = {"cls.predictions.decoder.weight": f"{self._name_of_embeddings()}.weight"}
         architecture = self.encoder.config.to_dict()
-        self.max_length = architecture.get("max_position_embeddings")
+        self.max_length = num_positions(self.encoder)
         self.takes_segments = (
             "token_type_ids" in inspect.signature(self.encoder.forward).parameters
             # RoBERTa takes segment ids, but has an embedding for the first segment only.
@@ -297,3 +297,11 @@ class BertPreTrainingModel(SSLPreTrainedModel):
             )
         segments = {"token_type_ids": token_type_ids} if self.takes_segments else {}
         return self.encoder(input_ids=input_ids, attention_mask=attention_mask, **segments, **kwargs)
+
+
+def num_positions(encoder: PreTrainedModel) -> int | None:
+    """The tokens of the longest sequence that an encoder takes, as far as its config says so."""
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return module.num_embeddings - module.padding_idx - 1  # RoBERTa's family counts from after the padding's
+    return encoder.config.to_dict().get("max_position_embeddings")

@@ -126,6 +126,16 @@ def test_a_sequence_longer_than_the_positions_says_what_to_do():
         model(**batch)
 
 
+def test_roberta_counts_its_positions_from_after_the_paddings():
+    roberta = RobertaConfig(**SIZES, vocab_size=VOCAB_SIZE, max_position_embeddings=34, pad_token_id=1)
+    model = BertPreTrainingModel(
+        BertPreTrainingConfig(encoder_config=roberta, mask_token_id=MASK, next_sentence=False)
+    )
+    assert torch.isfinite(model(**draw(model.config, text_batch(1, 32))).loss)
+    with pytest.raises(InputError, match=r"33 tokens.*32 positions"):
+        model(**draw(model.config, text_batch(1, 33)))
+
+
 def test_a_micro_batch_without_predictions_adds_nothing():
     model = BertPreTrainingModel(bert(next_sentence=False))
     batch = draw(model.config, text_batch(2, 16))
