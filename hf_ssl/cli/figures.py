@@ -15,7 +15,10 @@ from hf_ssl.evaluation.result import EvaluationResult, Row
 
 PRETRAINED, RANDOM, RAW, INK, GRID = "#2f6f9f", "#b9bfc6", "#d9a441", "#30363d", "#e6e8eb"
 NUM_COLOURED_CLASSES = 8
-NUM_NAMED_POINTS = 40
+NAME_LENGTH = 20
+"""Characters of a name on the map."""
+NAME_EXTENT = (0.14, 0.03)
+"""The place that such a name takes, in shares of the map's width and height."""
 
 matplotlib.rcParams.update(
     {
@@ -86,7 +89,7 @@ def embedding_map(
         features (`ndarray` of shape `(N, D)`): one row an item.
         labels (`Sequence[str]`): class of each item.
         thumbnails (`Sequence[Image]`, *optional*): drawn in place of the points.
-        names (`Sequence[str]`, *optional*): some of the points are labelled with them.
+        names (`Sequence[str]`, *optional*): the points that lie apart are labelled with them.
     """
     perplexity = min(30.0, (len(features) - 1) / 3)
     places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(
@@ -109,10 +112,27 @@ def embedding_map(
         style = {"color": RANDOM, "label": "other"} if kind is None else {"label": kind}
         if chosen.any():
             axes.scatter(places[chosen, 0], places[chosen, 1], s=16, **style)
-    for index in np.linspace(0, len(places) - 1, NUM_NAMED_POINTS if names is not None else 0, dtype=int):
-        axes.annotate(names[index], places[index], fontsize=7, xytext=(3, 3), textcoords="offset points")  # type: ignore[index]
+    if names is not None:
+        for index in apart((places - low) / (high - low)):
+            axes.annotate(
+                shortened(names[index]), places[index], fontsize=7, xytext=(3, 3), textcoords="offset points"
+            )
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.0))
     return _svg(figure)
+
+
+def apart(places: np.ndarray) -> list[int]:
+    """The points (N, 2), in shares of the map's width and height, whose names fit beside each other."""
+    kept: list[int] = []
+    for index, place in enumerate(places):
+        if not (np.abs(places[kept] - place) < NAME_EXTENT).all(axis=1).any():
+            kept.append(index)
+    return kept
+
+
+def shortened(name: str) -> str:
+    """A name that fits in its place on the map."""
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1].rstrip()}…"
 
 
 def _title(row: Row) -> str:
