@@ -1,0 +1,12 @@
+"""Inputs that any framework can make again."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def wave(*shape: int, phase: float) -> Tensor:
+    """sin(0.7 n + phase), n counting the elements; computed in fp64, rounded to fp32."""
+    count = torch.arange(math.prod(shape), dtype=torch.float64)
+    return torch.sin(0.7 * count + phase).reshape(shape).float()
