@@ -10,16 +10,15 @@ EPILOG = """\
 The token is the one of the environment variable HF_TOKEN or of `hf auth login`; it needs write access.
 
 Of a pretraining run is sent: at the root of the repository the encoder with its preprocessor, which AutoModel loads
-    where
-hf_ssl is not installed; in pretraining/ the whole pretraining model; run.yaml, metrics.json and the model card. Of a
-fine-tuning run: the adapter or model, with its head, label map and processor. Never: checkpoints to resume from,
-optimizer states, pickles. It is all one commit; if anything fails, the repository is left as it was.
+where hf_ssl is not installed; in pretraining/ the whole pretraining model; run.yaml, metrics.json and the model card.
+Of a fine-tuning run: the adapter or model, with its head, label map and processor. Never: checkpoints to resume from,
+optimizer states, pickles. It is all one commit; if anything fails, the repository is left as it was. A second push to
+the same repository replaces the weights and the card; it must be of the same kind.
 
 examples:
   hf-ssl push runs/simclr_emoji me/simclr-emoji                  private
   hf-ssl push runs/simclr_emoji me/simclr-emoji --public
-  hf-ssl push runs/emoji_lora me/emoji-lora --encoder me/simclr-emoji     an adapter that was trained on a local
-  encoder
+  hf-ssl push runs/emoji_lora me/emoji-lora --encoder me/simclr-emoji     an adapter trained on a local encoder
 """
 
 

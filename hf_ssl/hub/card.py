@@ -69,7 +69,7 @@ def make_card(run_dir: Path) -> ModelCard:
         model_class=row.model,
         pieces=read_objective_card(row),
         encoder=encoder,
-        from_encoder=run["model"].get("from_encoder"),
+        from_encoder=shown_name(run["model"].get("from_encoder")),
         data=describe_data(run["data"]),
         environment=read_environment(run_dir),
         results=results,
@@ -93,6 +93,11 @@ def card_metadata(
         model_name=f"{encoder['architecture']} pretrained with {row.title}" if measured else None,
         eval_results=measured or None,
     )
+
+
+def shown_name(address: str | None) -> str | None:
+    """A name on the Hub whole; of a local folder the last part only."""
+    return address if address is None or is_hub_name(address) else Path(address).resolve().name
 
 
 def as_eval_result(result: Result) -> EvalResult:

@@ -1,11 +1,13 @@
 """What of a folder on disk is sent to the Hub, and what never is."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling import OBJECTIVES
 
 TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".yaml", ".md")
 SENT_SUFFIXES = (*TEXT_SUFFIXES, ".safetensors", ".model")
@@ -62,6 +64,7 @@ def contents(folder: Path) -> Contents:
     elif (folder / ADAPTER_CONFIG).is_file():
         files, kind = sendable(folder), "adapter"
     elif (folder / "config.json").is_file():
+        _refuse_pretraining(folder)
         files, kind = sendable(folder), "model"
     else:
         raise InputError(
@@ -72,6 +75,16 @@ def contents(folder: Path) -> Contents:
     if not any(name.endswith(".safetensors") and "/" not in name for name in files):
         raise InputError(f"{folder} holds no weights (*.safetensors); finish the run before it is pushed.")
     return Contents(folder, files, kind)
+
+
+def _refuse_pretraining(folder: Path) -> None:
+    """A pretraining checkpoint alone would be published without the encoder that others load."""
+    model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if model_type in {row.config_class.model_type for row in OBJECTIVES.values()}:
+        raise InputError(
+            f"{folder} is a pretraining checkpoint ({model_type}) without its encoder; give the run's output folder, "
+            f"{folder.resolve().parent}."
+        )
 
 
 def sendable(folder: Path) -> dict[str, Path]:

@@ -27,7 +27,7 @@ def export_run(source: str | Path, destination: str | Path) -> Path:
     Raises:
         InputError: for a source that is no pretraining checkpoint, or a destination that is taken.
     """
-    source, destination = Path(source), Path(destination)
+    source, destination = Path(source), Path(destination).resolve()
     if (source / "pretraining" / "config.json").is_file():
         source = source / "pretraining"
     row = objective_of(source)

@@ -4,10 +4,9 @@ from json import JSONDecodeError
 
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-HubFailure = (HTTPError, OfflineModeIsEnabled, RuntimeError, ValueError)
+HubFailure = (HTTPError, OfflineModeIsEnabled, OSError, RuntimeError, ValueError)
 """What `huggingface_hub` raises: an answer that is an error, a connection that breaks, offline mode, a file that could
-not be
-uploaded, an answer that is not the Hub's."""
+not be read or uploaded, an answer that is not the Hub's."""
 
 
 def explain(error: Exception, repo_id: str, endpoint: str) -> str:

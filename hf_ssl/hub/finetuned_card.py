@@ -41,6 +41,8 @@ def make_finetuned_card(sent: Contents, repo_id: str, adapter: dict[str, Any] | 
         template_path=str(TEMPLATE),
         title=repo_id.split("/")[1],
         adapter=adapter,
+        task=task,
+        architecture=(config.get("architectures") or ["model"])[0],
         labels=list(config.get("id2label", {}).values()),
         loading_lines=finetuned_loading_lines(sent.folder, repo_id, adapter),
         data=describe_data(data) if data else None,

@@ -1,14 +1,15 @@
 """Sends what a run left behind to the Hub, in one commit."""
 
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hf_ssl.errors import InputError
@@ -19,8 +20,12 @@ from hf_ssl.hub.finetuned_card import make_finetuned_card
 from hf_ssl.hub.loading import finetuned_loading_lines, loading_lines
 from hf_ssl.hub.sources import is_hub_name
 
+logger = logging.getLogger(__name__)
+
 REPLACED = re.compile(r"pretraining/.*|[^/]*\.safetensors(\.index\.json)?|adapter_config\.json")
 """What a push removes from the repository where it does not write it anew, lest the weights of two runs be mixed."""
+
+KINDS = {"encoder": "an encoder with its pretraining", "adapter": "an adapter", "model": "a whole model"}
 
 UNFILLED = "[More Information Needed]"
 """In PEFT's own card, a form to fill in; a card that is written in its place."""
@@ -80,7 +85,7 @@ def push_run(
     files: dict[str, bytes | Path] = {**sent.files, **rewritten(sent, repo_id, adapter)}
     token = token or get_token()
     check_no_token(files, token)
-    commit = send(HfApi(token=token, library_name="hf_ssl"), repo_id, files, private, commit_message)
+    commit = send(HfApi(token=token, library_name="hf_ssl"), repo_id, files, sent.kind, private, commit_message)
     if sent.kind == "encoder":
         lines = loading_lines(sent.folder / "encoder", repo_id)
     else:
@@ -89,14 +94,19 @@ def push_run(
 
 
 def send(
-    api: HfApi, repo_id: str, files: Mapping[str, bytes | Path], private: bool, commit_message: str
+    api: HfApi, repo_id: str, files: Mapping[str, bytes | Path], kind: str, private: bool, commit_message: str
 ) -> CommitInfo:
     """Create the repository if need be and commit the files to it, or leave the Hub as it was."""
-    head = find_head(api, repo_id, private)
-    created = head is None
+    head, created = find_head(api, repo_id, kind, private), False
     try:
-        if created:
-            api.create_repo(repo_id, private=private)
+        if head is None:
+            # Until there is an answer, it may have been created; an answer that is an error says that it was not.
+            created = True
+            try:
+                api.create_repo(repo_id, private=private)
+            except HfHubHTTPError:
+                created = False
+                raise
             head = api.model_info(repo_id).sha
         stale = [name for name in api.list_repo_files(repo_id) if REPLACED.fullmatch(name) and name not in files]
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
@@ -104,6 +114,9 @@ def send(
         return api.create_commit(repo_id, operations, commit_message=commit_message, parent_commit=head)
     except HubFailure as error:
         raise InputError(f"{explain(error, repo_id, api.endpoint)} {undo(api, repo_id, head, created)}") from error
+    except KeyboardInterrupt:
+        logger.warning("Interrupted. %s", undo(api, repo_id, head, created))
+        raise
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -142,11 +155,12 @@ def adapter_config(sent: Contents, encoder: str | None) -> dict[str, Any]:
     return config
 
 
-def find_head(api: HfApi, repo_id: str, private: bool) -> str | None:
+def find_head(api: HfApi, repo_id: str, kind: str, private: bool) -> str | None:
     """The last commit of a repository; `None` where it does not exist yet.
 
     Raises:
-        InputError: if it is visible to others than asked, or the Hub does not answer.
+        InputError: if it is visible to others than asked, if it holds another kind of weights than is to be pushed,
+            which would be removed, or if the Hub does not answer.
     """
     try:
         info = api.model_info(repo_id)
@@ -154,6 +168,11 @@ def find_head(api: HfApi, repo_id: str, private: bool) -> str | None:
         if isinstance(error, RepositoryNotFoundError) and error.response.status_code == 404:
             return None
         raise InputError(f"{explain(error, repo_id, api.endpoint)} Nothing was sent.") from error
+    there = kind_of([file.rfilename for file in info.siblings or []])
+    if there not in (None, kind):
+        raise InputError(
+            f"{repo_id} holds {KINDS[there]}, which a push of {KINDS[kind]} would remove; choose another name."
+        )
     if private and not info.private:
         raise InputError(
             f"{repo_id} exists and is public, so the push would be published; say --public (private=False) if it "
@@ -166,14 +185,27 @@ def find_head(api: HfApi, repo_id: str, private: bool) -> str | None:
     return info.sha
 
 
+def kind_of(files: Sequence[str]) -> str | None:
+    """Which of [`KINDS`] the files of a repository are; `None` where it has no weights."""
+    if ADAPTER_CONFIG in files:
+        return "adapter"
+    if not any(name.endswith(".safetensors") for name in files):
+        return None
+    return "encoder" if any(name.startswith("pretraining/") for name in files) else "model"
+
+
 def undo(api: HfApi, repo_id: str, head: str | None, created: bool) -> str:
     """Leave the repository as it was before a push that failed, and say in a sentence how it is now.
 
     A commit is made by the Hub as a whole or not at all, so all there can be to remove is the repository created for
-    it.
+    it, with nothing in it but what the Hub puts there.
     """
     try:
-        untouched = len(api.list_repo_commits(repo_id)) == 1 if created else api.model_info(repo_id).sha == head
+        if created:
+            files = set(api.list_repo_files(repo_id))
+            untouched = files <= {".gitattributes"} and len(api.list_repo_commits(repo_id)) == 1
+        else:
+            untouched = api.model_info(repo_id).sha == head
         if not untouched:
             return f"{repo_id} has a commit that it did not have before: look at it before you push again."
         if created:

@@ -23,8 +23,18 @@ SAMPLES = {
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name is one of the Hub's and not of a sample or a local file or folder."""
-    return HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
+    """Whether a name is one of the Hub's and not of a sample or a local file or folder.
+
+    A local path in a run file begins with `/`, `./` or `../` (see [`as_path`]): the card may be written anew where the
+    folder is not.
+    """
+    return HUB_NAME.fullmatch(name) is not None and not name.startswith(".") and not Path(name).exists()
+
+
+def as_path(name: str) -> str:
+    """A name for a run file: what is a file or folder here cannot be taken for a name on the Hub elsewhere."""
+    is_local = Path(name).exists() and not Path(name).is_absolute() and not name.startswith(".")
+    return f"./{name}" if is_local else name
 
 
 def licence_of(path: str) -> str | None:

@@ -1,5 +1,6 @@
 """What a finished run says of itself in its folder."""
 
+import copy
 import json
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -7,6 +8,11 @@ from typing import Any
 
 import yaml
 from transformers import TrainingArguments
+
+from hf_ssl.hub.sources import as_path
+
+NAMES = (("data", "path"), ("model", "from_encoder"), ("model", "encoder"), ("clustering", "features"))
+"""What in a run file may be a name on the Hub or a local path."""
 
 
 def save_run_file(output: Path, run: Any) -> None:
@@ -17,6 +23,9 @@ def save_run_file(output: Path, run: Any) -> None:
         run (dataclass): its sections, each a dataclass, plain values, or `None` where the run has no such section.
     """
     sections = {name: describe(section) for name, section in vars(run).items() if section is not None}
+    for section, key in NAMES:
+        if sections.get(section, {}).get(key) is not None:
+            sections[section][key] = as_path(sections[section][key])
     plain = json.loads(json.dumps(sections, default=str))
     (output / "run.yaml").write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
 
@@ -28,4 +37,4 @@ def describe(section: Any) -> Any:
         defaults = type(section)(output_dir=output_dir).to_dict()
         changed = {key: value for key, value in section.to_dict().items() if value != defaults.get(key)}
         return {"output_dir": output_dir, **changed}
-    return asdict(section) if is_dataclass(section) and not isinstance(section, type) else section
+    return asdict(section) if is_dataclass(section) and not isinstance(section, type) else copy.deepcopy(section)

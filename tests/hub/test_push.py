@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from hf_ssl.errors import InputError
 from hf_ssl.hub.environment import save_environment
@@ -172,7 +172,7 @@ def test_a_commit_of_somebody_else_is_not_written_over(
     seen = client.model(REPO).head.sha
     (run_dir / "metrics.json").write_text("{}", encoding="utf-8")
     theirs = push_run(run_dir, REPO).commit
-    monkeypatch.setattr("hf_ssl.hub.push.find_head", lambda api, repo_id, private: seen)
+    monkeypatch.setattr("hf_ssl.hub.push.find_head", lambda api, repo_id, kind, private: seen)
     (run_dir / "metrics.json").write_text('{"train_loss": 1.0}', encoding="utf-8")
     with pytest.raises(InputError, match=r"changed by someone else .* has a commit that it did not have before"):
         push_run(run_dir, REPO)
@@ -184,6 +184,40 @@ def test_a_hub_that_goes_away_in_the_middle(client: HubServer, run_dir: Path) ->
     client.fault("GET", "/commits/", drop="request", times=99)
     with pytest.raises(InputError, match=f"{REPO} was created for this push and may be left empty"):
         push_run(run_dir, REPO)
+
+
+def test_a_repository_that_somebody_else_creates_meanwhile_is_theirs(
+    client: HubServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    HfApi(token=WRITER).create_repo(REPO)
+    monkeypatch.setattr("hf_ssl.hub.push.find_head", lambda api, repo_id, kind, private: None)
+    with pytest.raises(InputError, match="already"):
+        push_run(run_dir, REPO)
+    assert [name for _, name in client.store.repositories] == [REPO]
+
+
+def test_an_interrupted_push_leaves_nothing(client: HubServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        push_run(run_dir, REPO)
+    assert heads(client) == {}
+
+
+def test_another_kind_of_weights_is_not_removed(client: HubServer, run_dir: Path, adapter: Path) -> None:
+    push_run(run_dir, REPO)
+    before = heads(client)
+    with pytest.raises(InputError, match=f"{REPO} holds an encoder with its pretraining, which a push of an adapter"):
+        push_run(adapter, REPO, encoder=REPO)
+    assert heads(client) == before
+
+
+def test_a_pretraining_checkpoint_alone_is_refused(client: HubServer, run_dir: Path) -> None:
+    with pytest.raises(InputError, match=r"is a pretraining checkpoint \(simclr\).* give the run's output folder"):
+        push_run(run_dir / "pretraining", REPO)
+    assert client.requests == []
 
 
 TOKENS = {
@@ -278,6 +312,9 @@ def test_a_whole_model_is_pushed_without_its_checkpoints(client: HubServer, run_
         "model.safetensors",
         "preprocessor_config.json",
     }
+    card = client.model("tester/whole").head.files["README.md"].data.decode()
+    assert "A transformers checkpoint (ViTModel), pushed as it lay in its folder." in card
+    assert "head of its task" not in card
     assert pushed.loading_lines == (
         'from transformers import ViTModel\nmodel = ViTModel.from_pretrained("tester/whole")'
     )
