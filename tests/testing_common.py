@@ -117,7 +117,7 @@ class ObjectiveBattery:
 
     def test_every_trainable_parameter_moves(self, model: SSLPreTrainedModel, batch: Batch) -> None:
         before = copy.deepcopy(dict(model.named_parameters()))
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
         for _ in range(3):
             optimizer.zero_grad()
             model.train()(**batch).loss.backward()

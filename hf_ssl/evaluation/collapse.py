@@ -41,12 +41,14 @@ def effective_rank(features: Tensor) -> Tensor:
         features (`Tensor`): (M, D).
 
     Returns:
-        scalar `Tensor` in [1, min(M, D)] up to rounding: 1 for features that are all multiples of one vector.
+        scalar `Tensor` in [1, min(M, D)] up to rounding: 1 for features that are all multiples of one vector; NaN for
+            features that are not finite.
     """
-    step = -(-len(features) // MAX_ROWS)
-    singular_values = torch.linalg.svdvals(features[::step].float())
+    features = features[:: -(-len(features) // MAX_ROWS)].float()
+    finite = features.isfinite().all()
+    singular_values = torch.linalg.svdvals(features.where(finite, 0.0))
     share = singular_values / singular_values.sum().clamp_min(torch.finfo(torch.float32).tiny) + 1e-7
-    return torch.exp(-(share * share.log()).sum())
+    return torch.exp(-(share * share.log()).sum()).where(finite, torch.nan)
 
 
 def prediction_perplexity(logits: Tensor) -> Tensor:

@@ -18,16 +18,13 @@ from transformers import (
 from hf_ssl.data.arguments import DataArguments, SpeechDataArguments
 from hf_ssl.errors import InputError
 from hf_ssl.evaluation.load_report import no_load_report
-from hf_ssl.modeling.blocks.pretrained import Processor, SSLConfig, build_encoder
+from hf_ssl.modeling.blocks.pretrained import OPTIONAL, Processor, SSLConfig, build_encoder
 
 MODALITIES = {"pixel_values": "vision", "input_values": "speech", "input_features": "speech", "input_ids": "text"}
 """The modality of an encoder by the name of its input."""
 
 PROCESSORS = {"vision": AutoImageProcessor, "speech": AutoFeatureExtractor, "text": AutoTokenizer}
 """What prepares the input of an encoder of a modality."""
-
-UNUSED = ("pooler.", "masked_spec_embed", "mask_token")
-"""Weights that a checkpoint may lack: hidden states of unmasked input do not depend on them."""
 
 
 def modality_of(encoder: PreTrainedModel) -> str:
@@ -134,7 +131,8 @@ def _load_weights(name_or_path: str | Path) -> PreTrainedModel:
             encoder, found = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unloadable(name_or_path, error) from error
-    missing = sorted(name for name in found["missing_keys"] if not any(unused in name for unused in UNUSED))
+    # Hidden states of unmasked input do not depend on the optional parts.
+    missing = sorted(name for name in found["missing_keys"] if not any(part in name for part in OPTIONAL))
     if missing:
         raise InputError(
             f"{name_or_path} lacks {len(missing)} weights of a {type(encoder).__name__}, such as {missing[0]}; give a "

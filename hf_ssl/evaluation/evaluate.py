@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from hf_ssl.data.arguments import DataArguments
 from hf_ssl.data.labelled import LabelledCollator
-from hf_ssl.errors import InputError
 from hf_ssl.evaluation.baselines import Features, raw_features
 from hf_ssl.evaluation.classifier import Method
 from hf_ssl.evaluation.encoders import at_its_rate, load_encoder, modality_of, random_encoder
@@ -24,6 +23,7 @@ from hf_ssl.evaluation.probes import fit_linear_probe, fit_sparse_probe
 from hf_ssl.evaluation.result import EvaluationResult, Measurement, Row
 from hf_ssl.evaluation.scores import bootstrap_intervals, classification_scores
 from hf_ssl.evaluation.splits import labelled_splits
+from hf_ssl.modeling.blocks.pooling import check_class_token
 from hf_ssl.modeling.blocks.pretrained import Processor
 
 SEEDS = (0, 1, 2)
@@ -73,8 +73,8 @@ def evaluate_encoder(
         encoder, processor = load_encoder(encoder)
     assert processor is not None, "an encoder in memory comes with its processor"
     modality = modality_of(encoder)
-    if modality == "speech" and pooling == "cls":
-        raise InputError("Encoders of speech have no class token to pool by; give the pooling 'mean'.")
+    if pooling == "cls":
+        check_class_token(encoder)
     splits = labelled_splits(at_its_rate(data, processor), modality)
     labels = {split: np.asarray(splits[split]["label"], dtype=np.int64) for split in SPLITS}
     collator = LabelledCollator(modality=modality, processor=processor)

@@ -74,7 +74,7 @@ def extract_features(
         CPU.
 
     Raises:
-        InputError: for a layer that the encoder does not have, or an unknown pooling.
+        InputError: for a layer that the encoder does not have, an unknown pooling, or features that are not finite.
     """
     check_pooling(pooling)
     pooled: dict[int, list[Tensor]] = {}
@@ -86,7 +86,14 @@ def extract_features(
             for layer, hidden in hidden_states(encoder, inputs, layers).items():
                 mask = position_mask(encoder, inputs.get("attention_mask"), hidden)
                 pooled.setdefault(layer, []).append(pool(hidden, pooling, mask).float().cpu())
-    return {layer: torch.cat(parts) for layer, parts in pooled.items()}, torch.cat(labels)
+    features = {layer: torch.cat(parts) for layer, parts in pooled.items()}
+    for layer, tensor in features.items():
+        if not tensor.isfinite().all():
+            raise InputError(
+                f"The features of layer {layer} of the {type(encoder).__name__} hold NaN or infinity; its training "
+                "has diverged, so take an earlier checkpoint."
+            )
+    return features, torch.cat(labels)
 
 
 def hidden_states(encoder: PreTrainedModel, inputs: dict[str, Any], layers: str | Sequence[int]) -> dict[int, Tensor]:

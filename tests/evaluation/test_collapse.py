@@ -36,6 +36,10 @@ def test_effective_rank_looks_at_evenly_spaced_rows():
     assert torch.equal(effective_rank(features), effective_rank(features[::2]))
 
 
+def test_the_effective_rank_of_a_diverged_training_is_nan():
+    assert math.isnan(effective_rank(torch.tensor([[1.0, 2.0], [float("nan"), 1.0]])))
+
+
 def test_features_that_are_all_zero_stay_finite():
     assert feature_std(torch.zeros(4, 3)).item() == 0
     assert math.isfinite(effective_rank(torch.zeros(4, 3)).item())

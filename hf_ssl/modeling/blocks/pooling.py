@@ -4,17 +4,28 @@
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_ssl.errors import InputError, unknown_name
 
 POOLINGS = ("mean", "cls")
+CLASS_TOKENS = ("cls_token", "class_embedding")
+"""The names that transformers gives the parameter of an image encoder's class token."""
 
 
 def check_pooling(pooling: str) -> None:
     """Raise `InputError` unless `pooling` is one of `POOLINGS`."""
     if pooling not in POOLINGS:
         raise unknown_name("pooling", pooling, POOLINGS)
+
+
+def check_class_token(encoder: PreTrainedModel) -> None:
+    """Raise `InputError` for an encoder without a class token at the first position."""
+    reads_text = encoder.main_input_name == "input_ids"
+    if not reads_text and not any(name.endswith(CLASS_TOKENS) for name, _ in encoder.named_parameters()):
+        raise InputError(
+            f"The encoder '{encoder.config.model_type}' has no class token to pool by; give the pooling 'mean'."
+        )
 
 
 def pool(hidden: Tensor, pooling: str = "mean", attention_mask: Tensor | None = None) -> Tensor:

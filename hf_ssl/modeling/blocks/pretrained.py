@@ -16,6 +16,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ssl.errors import InputError
 
+OPTIONAL = ("pooler.", "masked_spec_embed", "mask_token")
+"""Parts that an objective may leave out of an encoder, or want where its checkpoint has none."""
+
 Processor: TypeAlias = ProcessorMixin | PreTrainedTokenizerBase | FeatureExtractionMixin | ImageProcessingMixin
 
 
@@ -64,6 +67,7 @@ class SSLPreTrainedModel(PreTrainedModel):
     def __init__(self, config: SSLConfig) -> None:
         super().__init__(config)
         self.encoder = build_encoder(config.encoder_config, with_pooler=self.needs_pooler)
+        self.supports_gradient_checkpointing = self.encoder.supports_gradient_checkpointing
 
     @classmethod
     def from_encoder(cls, name_or_path: str | Path, **config: Any) -> Self:
@@ -93,8 +97,13 @@ class SSLPreTrainedModel(PreTrainedModel):
             )
         config_class: type[SSLConfig] = cls.config_class
         model = cls(config_class(encoder_config=encoder.config, **config))
-        # Not strict: the checkpoint may hold a pooling layer that this objective leaves out.
-        model.encoder.load_state_dict(encoder.state_dict(), strict=False)
+        missing, unexpected = model.encoder.load_state_dict(encoder.state_dict(), strict=False)
+        strange = [key for key in (*missing, *unexpected) if not any(name in key for name in OPTIONAL)]
+        if strange:
+            raise InputError(
+                f"{name_or_path} does not hold the plain weights of a {encoder.config.model_type} encoder (see "
+                f"{strange[0]}); if it is an adapter, merge it into its encoder first."
+            )
         return model.train()
 
     def export_encoder(self, path: str | Path, processor: Processor | None = None) -> None:

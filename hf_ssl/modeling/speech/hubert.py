@@ -120,7 +120,8 @@ class HubertForPreTraining(SSLPreTrainedModel):
     * The penalty is the mean over the global batch, not over each GPU's own; a softmax over V codewords replaces the
       equal NCE form.
     * A starts from N(0, 0.02²) without bias (transformers' rule) instead of PyTorch's default, which for D = 768 has
-      the same spread.
+      the same spread. The encoder starts as transformers has it; its positional convolution then has a standard
+      deviation of .0074 for BASE, where fairseq has .0064.
     """
 
     config: HubertPreTrainingConfig
@@ -267,6 +268,9 @@ def _check_units(config: HubertPreTrainingConfig, units: Tensor, frames: int, sa
         raise InputError(
             f"A waveform of {samples} samples is shorter than the {needed} of a frame; raise data.min_seconds."
         )
+    if len(units) == 0 or units.min() < 0:
+        found = "no units" if len(units) == 0 else f"the unit {int(units.min())}"
+        raise InputError(f"A waveform of {samples} samples has {found}; make its units again with `hf-ssl cluster`.")
     expected = frames * config.units_per_frame
     if abs(len(units) - expected) > max(4, 0.1 * config.label_rate):
         rate = len(units) * config.sampling_rate / samples

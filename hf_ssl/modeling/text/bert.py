@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -21,6 +21,7 @@ from hf_ssl.modeling.blocks.pooling import pool
 from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
 from hf_ssl.modeling.blocks.token_masking import choose_words
 
+PUBLISHED_MASK_TOKEN_ID = 103
 IGNORED = -100
 """The label of a position that is not predicted."""
 
@@ -30,8 +31,10 @@ class BertPreTrainingConfig(SSLConfig):
     """Masked language modelling, with next-sentence prediction or without, on any text encoder.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): BERT by default; RoBERTa, ELECTRA, DistilBERT, ….
-        mask_token_id (`int`): the token that stands for a hidden one.
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*): BERT by default; RoBERTa, ELECTRA, DistilBERT, … any
+            encoder that reads a text from both sides.
+        mask_token_id (`int`, *optional*): the token that stands for a hidden one, `tokenizer.mask_token_id`. Only of a
+            BERT encoder it is known: 103 in the published vocabularies.
         mlm_probability (`float`): share of a sequence's tokens that are predicted.
         mask_token_share (`float`): share of the predicted tokens that the encoder sees as the mask token.
         random_token_share (`float`): share that it sees as a random token; it sees the rest as they are.
@@ -43,13 +46,13 @@ class BertPreTrainingConfig(SSLConfig):
         tie_word_embeddings (`bool`): whether the output layer's weights are the token embeddings.
 
     Raises:
-        InputError: for shares out of range.
+        InputError: for values out of range, or an encoder that does not read a text from both sides.
     """
 
     model_type = "bert-pretraining"
     sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
 
-    mask_token_id: int = 103
+    mask_token_id: int | None = None
     mlm_probability: float | int = 0.15
     mask_token_share: float | int = 0.8
     random_token_share: float | int = 0.1
@@ -61,6 +64,7 @@ class BertPreTrainingConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self._check_encoder()
         if not 0 < self.mlm_probability <= 1:
             raise InputError(f"mlm_probability is {self.mlm_probability}; give a share above 0 and at most 1.")
         if min(self.mask_token_share, self.random_token_share) < 0 or (
@@ -74,6 +78,28 @@ class BertPreTrainingConfig(SSLConfig):
             raise InputError(
                 f"max_predictions_per_sequence is {self.max_predictions_per_sequence}; "
                 "give at least 1, or leave it out."
+            )
+
+    def _check_encoder(self) -> None:
+        encoder = self.encoder_config
+        assert isinstance(encoder, PreTrainedConfig)
+        causal = encoder.is_encoder_decoder or getattr(encoder, "is_decoder", False)
+        if type(encoder) not in MODEL_FOR_MASKED_LM_MAPPING or causal:
+            raise InputError(
+                f"The encoder '{encoder.model_type}' does not read a text from both sides; BERT needs one that does "
+                "(bert, roberta, electra, albert, distilbert, mpnet, deberta-v2, modernbert)."
+            )
+        if self.mask_token_id is None and encoder.model_type == "bert":
+            self.mask_token_id = PUBLISHED_MASK_TOKEN_ID
+        if self.mask_token_id is None:
+            raise InputError(
+                f"The mask token of a '{encoder.model_type}' vocabulary is not known; give mask_token_id, the "
+                "tokenizer's."
+            )
+        if not 0 <= self.mask_token_id < encoder.vocab_size:
+            raise InputError(
+                f"mask_token_id is {self.mask_token_id}, but the encoder's vocab_size {encoder.vocab_size}; give the "
+                "tokenizer's mask_token_id."
             )
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:

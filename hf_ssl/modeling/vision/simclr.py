@@ -15,7 +15,7 @@ from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.batch_norm import join_batch_norms
 from hf_ssl.modeling.blocks.contrastive import nt_xent
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of, pool
+from hf_ssl.modeling.blocks.pooling import check_class_token, check_pooling, hidden_size_of, pool
 from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 
@@ -26,7 +26,8 @@ class SimCLRConfig(SSLConfig):
 
     Args:
         encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50.
+            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50. A ViT-MAE's
+            masking is switched off.
         pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
             class token.
         num_projection_layers (`int`): linear layers of the projection head, at least 1.
@@ -62,8 +63,8 @@ class SimCLRConfig(SSLConfig):
         if self.projection_hidden_size is not None and self.num_projection_layers == 1:
             raise InputError("A projection head of 1 layer has no hidden layer; leave projection_hidden_size out.")
         assert isinstance(self.encoder_config, PreTrainedConfig)
-        if self.pooling == "cls" and "hidden_sizes" in self.encoder_config.to_dict():
-            raise InputError(f"The encoder '{self.encoder_config.model_type}' has no class token; use pooling='mean'.")
+        if "mask_ratio" in self.encoder_config.to_dict():
+            self.encoder_config.mask_ratio = 0.0  # ViT-MAE's encoder else leaves a random part of the patches out
 
     @property
     def projection_sizes(self) -> list[int]:
@@ -88,7 +89,8 @@ class SimCLRForPreTraining(SSLPreTrainedModel):
 
     Deviations: the authors' code sums the losses of the two halves of the 2N views and so has twice the loss of the
     paper's equation, which stands here; the head's linear layers start from N(0, 0.02²) as transformers has it, the
-    authors' from N(0, 0.01²), which the norms after them undo.
+    authors' from N(0, 0.01²), which the norms after them undo; a ResNet's blocks start as transformers has them, the
+    authors' with the scale of their last batch norm at 0.
     """
 
     config: SimCLRConfig
@@ -101,6 +103,11 @@ class SimCLRForPreTraining(SSLPreTrainedModel):
                 f"The encoder '{self.encoder.config.model_type}' reads {self.encoder.main_input_name}; "
                 "SimCLR needs an image encoder (vit, dinov2, resnet, convnext, swin ...)."
             )
+        if config.pooling == "cls":
+            check_class_token(self.encoder)
+        for name, parameter in self.encoder.named_parameters():
+            if name.endswith("mask_token"):
+                parameter.requires_grad = False  # DINOv2's, for masked images only
         join_batch_norms(self.encoder)
         self.projection_head = ProjectionHead(
             config.projection_sizes,

@@ -304,6 +304,8 @@ def test_config_refuses(values, message):
         (16_000, [0] * 100, "100 units, about 100 Hz, but label_rate is 50 Hz"),
         (16_000, [0] * 30, "30 units, about 30 Hz"),
         (100, [0], "100 samples is shorter than the"),
+        (1000, [IGNORED], "has no units"),
+        (16_000, [-5] * 50, "has the unit -5"),
     ],
 )
 def test_draw_refuses_units_of_something_else(num_samples, units, message):

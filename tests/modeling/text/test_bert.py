@@ -113,6 +113,20 @@ def test_without_next_sentence_there_is_one_term_and_nothing_untrained():
     assert model.encoder.pooler is None
 
 
+@pytest.mark.parametrize("model_type", ["vit", "gpt2", "t5"])
+def test_an_encoder_that_does_not_read_from_both_sides(model_type):
+    with pytest.raises(InputError, match=f"'{model_type}' does not read a text from both sides"):
+        BertPreTrainingConfig(encoder_config={"model_type": model_type}, mask_token_id=MASK)
+
+
+def test_the_mask_token_of_the_vocabulary():
+    assert BertPreTrainingConfig().mask_token_id == 103
+    with pytest.raises(InputError, match="mask token of a 'roberta' vocabulary is not known; give mask_token_id"):
+        BertPreTrainingConfig(encoder_config={"model_type": "roberta"})
+    with pytest.raises(InputError, match="mask_token_id is 200, but the encoder's vocab_size 200"):
+        BertPreTrainingConfig(encoder_config=BertConfig(vocab_size=VOCAB_SIZE), mask_token_id=200)
+
+
 def test_next_sentence_without_a_label_says_what_to_do():
     model = BertPreTrainingModel(bert())
     with pytest.raises(InputError, match=r"next_sentence_label.*data\.next_sentence=true"):

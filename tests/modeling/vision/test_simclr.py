@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModel
 
 from hf_ssl.errors import InputError
@@ -13,7 +14,7 @@ from tests.two_processes import run_two_processes
 
 TINY_ENCODERS = {
     **ENCODERS,
-    "dinov2": {**ENCODERS["vit"], "model_type": "dinov2", "use_mask_token": False},
+    "dinov2": {**ENCODERS["vit"], "model_type": "dinov2"},
     "convnext": {"model_type": "convnext", "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
     "swin": {
         "model_type": "swin",
@@ -74,7 +75,7 @@ def test_encoders(encoder, tmp_path):
     model(joint_batch()).loss.backward()
     # ConvNext's last norm belongs to its own pooling, of which the encoder's last layer is not a part
     idle = {"encoder.layernorm.weight", "encoder.layernorm.bias"} if encoder == "convnext" else set()
-    assert {name for name, p in model.named_parameters() if p.grad is None} == idle
+    assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == idle
     model.eval().export_encoder(tmp_path)
     plain = AutoModel.from_pretrained(tmp_path).eval()
     images = joint_batch()[:, 0]
@@ -87,6 +88,30 @@ def test_class_token_pooling():
     pixel_values = joint_batch()
     expected = model.encoder(pixel_values=pixel_values[:, 0]).last_hidden_state[:, 0]
     torch.testing.assert_close(model(pixel_values).features[:4], expected)
+
+
+@pytest.mark.parametrize("encoder", ["resnet", "swin", "convnext"])
+def test_encoders_without_a_class_token(encoder):
+    with pytest.raises(InputError, match=f"'{encoder}' has no class token"):
+        SimCLRForPreTraining(SimCLRConfig(encoder_config=TINY_ENCODERS[encoder], pooling="cls"))
+
+
+def test_a_masked_autoencoder_sees_all_patches():
+    encoder = {**ENCODERS["vit"], "model_type": "vit_mae", "decoder_hidden_size": 8, "decoder_num_attention_heads": 1}
+    model = SimCLRForPreTraining(SimCLRConfig(encoder_config=encoder)).eval()
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        losses.append(model(joint_batch()).loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_an_adapter_is_no_encoder(tmp_path):
+    AutoModel.from_config(build("vit").encoder.config).save_pretrained(tmp_path / "encoder")
+    adapted = get_peft_model(AutoModel.from_pretrained(tmp_path / "encoder"), LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(InputError, match="merge it into its encoder first"):
+        SimCLRForPreTraining.from_encoder(tmp_path / "adapter")
 
 
 def test_defaults_are_the_papers():
@@ -119,7 +144,6 @@ def test_two_processes_equal_one_on_the_joint_batch(tmp_path):
     [
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"pooling": "max"}, "There is no pooling 'max'"),
-        ({"pooling": "cls"}, "'resnet' has no class token"),
         ({"num_projection_layers": 0}, "num_projection_layers is 0"),
         ({"num_projection_layers": 1, "projection_hidden_size": 8}, "no hidden layer"),
     ],
