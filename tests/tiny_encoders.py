@@ -39,15 +39,15 @@ def save_text_encoder(folder: Path) -> Path:
     return _save(config, tokenizer, folder, add_pooling_layer=False)
 
 
-def save_speech_encoder(folder: Path) -> Path:
+def save_speech_encoder(folder: Path, feat_extract_norm: str = "layer", do_stable_layer_norm: bool = True) -> Path:
     config = HubertConfig(
         **TRANSFORMER,
         conv_dim=(32, 32, 32),
         conv_kernel=(10, 8, 4),
         conv_stride=(5, 8, 8),
         num_feat_extract_layers=3,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
+        feat_extract_norm=feat_extract_norm,
+        do_stable_layer_norm=do_stable_layer_norm,
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4,
         classifier_proj_size=32,

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{args.clusters} units at {report['label_rate']:g} Hz are in {folder}; train with data.units={folder}")
 
 
-def table(splits: dict[str, dict[str, float]]) -> str:
+def table(splits: dict[str, dict[str, float | None]]) -> str:
     """The measures of every split as a Markdown table."""
     measured = [name for name in MEASURES if name in next(iter(splits.values()))]
     lines = [["split", *(MEASURES[name] for name in measured)]]
@@ -112,5 +112,7 @@ def table(splits: dict[str, dict[str, float]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
     return str(value) if isinstance(value, int) else f"{value:.4g}"

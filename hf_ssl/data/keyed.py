@@ -1,6 +1,7 @@
 """A data set whose items know which item of which epoch they are."""
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
@@ -43,26 +44,27 @@ class KeyedDataset(Dataset):
 
 
 class KeyedIterableDataset(IterableDataset):
-    """Adds each item's key to a stream.
+    """A stream, over and over without end, with each item's key added to it.
 
     Args:
         dataset (`datasets.IterableDataset`): rows as dicts, with `set_epoch` for its shuffling.
 
-    An item's number is its place in the stream of this epoch; workers of a data loader, which read disjoint shards,
+    A trainer does not know how long a stream is, hence not in which epoch a run is resumed: to it all of them are one.
+    An item's number is its place in the stream of its epoch; workers of a data loader, which read disjoint shards,
     number theirs interleaved.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration."""
-        self.epoch = epoch
-        self.dataset.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        for number, row in enumerate(self.dataset):
-            yield {**row, "key": ItemKey(self.epoch, first + number * step)}
+        for epoch in count():
+            self.dataset.set_epoch(epoch)
+            number = first
+            for row in self.dataset:
+                yield {**row, "key": ItemKey(epoch, number)}
+                number += step
+            if number == first:  # more workers than shards: this one has nothing to read
+                return

@@ -11,6 +11,12 @@ from hf_ssl.data.decoding import decode_audio, decode_image
 from hf_ssl.modeling.blocks.pretrained import Processor
 
 
+def reads_padding(processor: Processor) -> bool:
+    """Whether an encoder of speech takes no mask, as those with group norm, and reads the zeros that pad a batch."""
+    extractor = getattr(processor, "feature_extractor", processor)
+    return isinstance(extractor, Wav2Vec2FeatureExtractor) and not extractor.return_attention_mask
+
+
 @dataclass(kw_only=True)
 class LabelledCollator:
     """Decodes items, runs the encoder's own preprocessor on them and adds their classes.

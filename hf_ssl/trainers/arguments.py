@@ -9,6 +9,14 @@ from hf_ssl.errors import InputError, unknown_name
 SCHEDULES = ("cosine", "linear", "tri_stage", "constant")
 OPTIMIZERS = ("adamw", "lars", "sgd")
 
+REPLACED = {
+    "optim": "training.optimizer",
+    "lr_scheduler_type": "training.schedule",
+    "lr_scheduler_kwargs": "training.schedule and what belongs to it",
+    "train_sampling_strategy": "training.max_batch_length, which makes batches of items of like length",
+}
+"""Settings of `TrainingArguments` in whose place others stand here."""
+
 
 @dataclass
 class SSLTrainingArguments(TrainingArguments):
@@ -44,6 +52,9 @@ class SSLTrainingArguments(TrainingArguments):
     # synchronisation a step.
     logging_nan_inf_filter: bool = False
     save_total_limit: int | None = 2
+    # Layers that are dropped at random have no gradient in some steps; transformers' own default would not look for
+    # them together with gradient checkpointing.
+    ddp_find_unused_parameters: bool | None = True
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -55,4 +66,14 @@ class SSLTrainingArguments(TrainingArguments):
                 "training.dataloader_persistent_workers=true makes a resumed run differ from an uninterrupted one; "
                 "leave it out."
             )
+        if not 0 <= self.hold_share <= 1:
+            raise InputError(f"training.hold_share is {self.hold_share}; give a share of the training in [0, 1].")
+        if self.final_learning_rate_scale <= 0:
+            raise InputError(
+                f"training.final_learning_rate_scale is {self.final_learning_rate_scale}; the decay is exponential, "
+                "so give a number above 0."
+            )
+        for name, instead in REPLACED.items():
+            if getattr(self, name) != SSLTrainingArguments.__dataclass_fields__[name].default:
+                raise InputError(f"training.{name} has no effect here; use {instead}.")
         super().__post_init__()

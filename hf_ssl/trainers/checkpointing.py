@@ -28,6 +28,23 @@ class AtomicCheckpointTrainer(Trainer):
 
     _staging = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.args.n_gpu > 1:
+            raise InputError(
+                f"This process sees {self.args.n_gpu} GPUs, and would train on copies of the model in threads; start "
+                f"one process a GPU with `python -m torch.distributed.run --nproc_per_node {self.args.n_gpu} -m "
+                "hf_ssl.cli.main ...`, or show it one with CUDA_VISIBLE_DEVICES=0."
+            )
+        if self.args.gradient_checkpointing and not self._can_recompute():
+            raise InputError(
+                f"A {type(self.model).__name__} on this encoder cannot recompute its activations; leave "
+                "training.gradient_checkpointing out."
+            )
+
+    def _can_recompute(self) -> bool:
+        return getattr(self.model, "supports_gradient_checkpointing", True)
+
     def _get_output_dir(self, trial: Any) -> str:
         output_dir = super()._get_output_dir(trial)
         return os.path.join(output_dir, STAGING) if self._staging else output_dir
@@ -51,8 +68,8 @@ class AtomicCheckpointTrainer(Trainer):
         finally:
             self._staging, self.args.save_total_limit = False, limit
         self.accelerator.wait_for_everyone()
+        self._name_best_checkpoint(root, staging / name)
         if self.args.should_save:
-            self._name_best_checkpoint(root, staging / name)
             _publish(staging / name, root / name)
             trainer_module.rotate_checkpoints(
                 output_dir=str(root),
@@ -60,6 +77,7 @@ class AtomicCheckpointTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+        self.accelerator.wait_for_everyone()
 
     def _run_epoch(self, **kwargs: Any) -> None:
         """A run that is resumed from its very last step is done; the stock trainer would take one more."""
@@ -91,7 +109,8 @@ class AtomicCheckpointTrainer(Trainer):
         folder = root / f"checkpoint-{best}"
         if folder.exists() or folder.name == staged.name:
             self.state.best_model_checkpoint = str(folder)
-            self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+            if self.args.should_save:
+                self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
 
 
 def load_weights(model: PreTrainedModel, folder: str | Path) -> None:

@@ -1,5 +1,6 @@
 """What the units of a split are worth: how far frames are from their centroids, how many are used, what they tell."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,10 +94,10 @@ class Tally:
 
         Returns:
             `dict`: `num_recordings`, `num_frames`, `inertia` (mean squared distance), `perplexity`, `num_unused` and,
-                with labels, `purity`, `cluster_purity` and `pnmi`.
+                with labels, `purity`, `cluster_purity` and `pnmi` (`None` where the split has one label only).
         """
         counts, num_frames = self.table.sum(dim=1), int(self.table.sum())
-        measures = {
+        measures: dict[str, Any] = {
             "num_recordings": self.num_recordings,
             "num_frames": num_frames,
             "inertia": self.squared_distance / num_frames,
@@ -105,7 +106,8 @@ class Tally:
         }
         if self.labels is not None:
             of_labels = {"purity": purity, "cluster_purity": cluster_purity, "pnmi": pnmi}
-            measures |= {name: measure(self.table) for name, measure in of_labels.items()}
+            values = {name: measure(self.table) for name, measure in of_labels.items()}
+            measures |= {name: None if math.isnan(value) else value for name, value in values.items()}
         return measures
 
 

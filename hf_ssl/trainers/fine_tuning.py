@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.utils import ModelOutput
 
 from hf_ssl.data.arguments import DataArguments
+from hf_ssl.data.labelled import reads_padding
 from hf_ssl.data.prepared import Batch
 from hf_ssl.errors import writing
 from hf_ssl.hub.environment import save_environment
@@ -33,7 +34,9 @@ class FineTuningTrainer(AtomicCheckpointTrainer):
     """Trains a model with labels and scores it.
 
     What it adds to `transformers.Trainer`: the gradient of an optimiser step does not depend on how its batch was cut
-    into micro-batches or ranks; checkpoints are atomic; predictions are classes, without those of padding.
+    into micro-batches or ranks; checkpoints are atomic; predictions are classes, without those of padding. Encoders of
+    speech that take no mask (with group norm: wav2vec2-base, hubert-base) read the zeros that pad a batch: for them
+    the first holds for recordings of one length only, and they are evaluated one recording at a time.
 
     Args:
         model (`PreTrainedModel` or [`AdaptedModel`]): with the task's head.
@@ -47,6 +50,8 @@ class FineTuningTrainer(AtomicCheckpointTrainer):
     def __init__(
         self, model: PreTrainedModel | AdaptedModel, args: FineTuningArguments, task: str, data: TaskData
     ) -> None:
+        if reads_padding(data.processor):
+            args.per_device_eval_batch_size = 1
         super().__init__(
             model=model,
             args=args,

@@ -66,6 +66,9 @@ class FineTuningArguments(TrainingArguments):
     # A NaN in the loss must be seen, not replaced by the running mean.
     logging_nan_inf_filter: bool = False
     save_total_limit: int | None = 2
+    # Layers that an encoder drops at random have no gradient in some steps; transformers' own default would not look
+    # for them together with gradient checkpointing.
+    ddp_find_unused_parameters: bool | None = True
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
 
     def __post_init__(self) -> None:

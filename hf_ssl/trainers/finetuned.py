@@ -62,7 +62,8 @@ def _load_adapted(address: str, task: Task, config: PreTrainedConfig, encoder: s
     base = str(encoder or PeftConfig.from_pretrained(address).base_model_name_or_path)
     try:
         with no_load_report():
-            model = task.auto_model.from_pretrained(base, config=config)
+            # A published classifier's head of another size is replaced by the adapter's.
+            model = task.auto_model.from_pretrained(base, config=config, ignore_mismatched_sizes=True)
     except (OSError, ValueError) as error:
         raise InputError(
             f"The adapter {address} belongs to the encoder {base}, which is not there; say where it is now with "

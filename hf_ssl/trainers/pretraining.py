@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_ssl.data.keyed import KeyedDataset, KeyedIterableDataset
 from hf_ssl.data.prepared import Batch, Collator
 from hf_ssl.data.sampling import EpochBatchSampler
+from hf_ssl.errors import InputError
 from hf_ssl.evaluation import collapse
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pretrained import Processor, SSLPreTrainedModel
@@ -92,12 +93,17 @@ class SSLTrainer(AtomicCheckpointTrainer):
         self.callback_handler.callbacks.insert(0, AfterOptimizerStep())
         self._term_sums: dict[str, Tensor] = {}
         self._diagnostics: dict[str, Tensor] = {}
-        self._step_of_last_log = 0
+        self._step_of_first_sum = 0
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of this rank; see [`EpochBatchSampler`]."""
         if isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
+        if self.args.max_batch_length is not None and self.lengths is None:
+            raise InputError(
+                "training.max_batch_length is for items that have a length, such as recordings; give "
+                "training.per_device_train_batch_size instead."
+            )
         sampler = EpochBatchSampler(
             len(self.train_dataset),
             self._train_batch_size,
@@ -189,6 +195,8 @@ class SSLTrainer(AtomicCheckpointTrainer):
 
     def _record(self, output: SSLOutput, scale: float) -> None:
         """Add up the loss terms on the device; take the diagnostics of the step that is about to be logged."""
+        if not self._term_sums:
+            self._step_of_first_sum = self.state.global_step
         for name, term in (output.loss_terms or {}).items():
             self._term_sums[name] = self._term_sums.get(name, 0) + term * scale
         if (self.state.global_step + 1) % self.state.logging_steps == 0:
@@ -197,13 +205,12 @@ class SSLTrainer(AtomicCheckpointTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the loss terms since the last log, over all ranks, and the diagnostics."""
         if "loss" in logs and self._term_sums:
-            steps = self.state.global_step - self._step_of_last_log
+            steps = self.state.global_step - self._step_of_first_sum
             means: dict[str, Tensor] = {f"loss_{name}": total / steps for name, total in self._term_sums.items()}
             means |= self._diagnostics
             values = self.accelerator.reduce(torch.stack([value.float() for value in means.values()]), "mean")
             logs = {**logs, **dict(zip(means, values.tolist(), strict=True))}
             self._term_sums, self._diagnostics = {}, {}
-            self._step_of_last_log = self.state.global_step
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: Batch) -> int:

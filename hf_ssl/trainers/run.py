@@ -77,8 +77,9 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
     training, row = run.training, objective(run.objective)
     output = Path(training.output_dir)
     checkpoint = checkpoint_to_resume(output, resume)
-    with training.main_process_first(desc="data"):
+    with training.main_process_first(local=False, desc="units"):  # one folder for all machines
         run = _with_units(run, output)
+    with training.main_process_first(desc="data"):
         data = PREPARE[row.modality](run.data, seed=training.seed, encoder=run.model.get("from_encoder"))
     set_seed(training.seed)
     model = make_model(row, run.model, data.config_updates)

@@ -7,6 +7,8 @@ from functools import partial
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from hf_ssl.errors import InputError
+
 
 def linear(step: int, *, warmup: int, total: int) -> float:
     """Linear warm-up, then linear to 0 at `total` (fairseq's `polynomial_decay` with power 1; BERT, HuBERT)."""
@@ -61,13 +63,20 @@ def make_schedule(
         total (`int`): steps in all.
         hold_share (`float`): for the tri-stage schedule.
         final_scale (`float`): for the tri-stage schedule.
+
+    Raises:
+        InputError: for a tri-stage schedule that has no steps left to decay in.
     """
+    hold = round(hold_share * total)
+    if name == "tri_stage" and warmup + hold > total:
+        raise InputError(
+            f"The warm-up takes {warmup} and the peak {hold} of {total} steps; lower training.warmup_steps or "
+            "training.hold_share."
+        )
     factors: dict[str, Callable[[int], float]] = {
         "linear": partial(linear, warmup=warmup, total=total),
         "cosine": partial(cosine, warmup=warmup, total=total),
         "constant": partial(constant, warmup=warmup, total=total),
-        "tri_stage": partial(
-            tri_stage, warmup=warmup, total=total, hold=round(hold_share * total), final_scale=final_scale
-        ),
+        "tri_stage": partial(tri_stage, warmup=warmup, total=total, hold=hold, final_scale=final_scale),
     }
     return LambdaLR(optimizer, factors[name])

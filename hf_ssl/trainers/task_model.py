@@ -1,5 +1,6 @@
 """From an encoder checkpoint to a model for a task, and which of its parameters are trained."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from hf_ssl.evaluation.load_report import no_load_report
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
 from hf_ssl.trainers.tasks import Task, task_named
 from hf_ssl.tuners.lora_targets import lora_targets
+
+logger = logging.getLogger(__name__)
 
 
 class AdaptedModel(PeftModel):
@@ -51,6 +54,9 @@ def make_task_model(
     config.update({"finetuning_task": arguments.task, **config_updates})
     if "apply_spec_augment" in config.to_dict():
         config.apply_spec_augment = arguments.spec_augment
+    if arguments.tuner == "lora" and getattr(config, "use_weighted_layer_sum", False):
+        logger.info("The head of the adapter reads the last layer, not the weighted sum of all (SUPERB's).")
+        config.use_weighted_layer_sum = False
     model, head_modules = _load(arguments.encoder, task, config)
     model.config.architectures = [type(model).__name__]  # an adapter's folder is else named after the bare encoder
     adapted = arguments.tuner == "lora"

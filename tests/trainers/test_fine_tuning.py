@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,15 @@ import yaml
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, ResNetConfig, ViTImageProcessorPil, pipeline, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    ResNetConfig,
+    ViTImageProcessorPil,
+    Wav2Vec2FeatureExtractor,
+    pipeline,
+    set_seed,
+)
 
 from hf_ssl.data.arguments import ImageDataArguments, SpeechDataArguments
 from hf_ssl.errors import InputError
@@ -20,6 +29,7 @@ from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
 from hf_ssl.trainers.task_data import prepare_task
 from hf_ssl.trainers.task_model import make_task_model, trainable_share
 from hf_ssl.trainers.tasks import TASKS
+from tests.tiny_encoders import save_speech_encoder
 from tests.trainers import fine_tune_ranks
 from tests.trainers.fine_tuning_cases import Cases, training
 from tests.two_processes import run_two_processes
@@ -333,6 +343,34 @@ def test_a_published_encoder_with_another_head(cases, tmp_path):
         head = model.get_base_model().classifier
         assert head.weight.shape == (num_labels, 32)
         assert head.weight.requires_grad
+    fine_tune(
+        FineTuningRun(arguments, cases.data(task, label_column="subcategory"), training(tmp_path / "second")),
+        command=COMMAND,
+    )
+    assert load_finetuned(tmp_path / "second")[0].classifier.weight.shape == (98, 32)
+
+
+def test_lora_on_an_encoder_that_weighs_its_layers(cases, tmp_path):
+    encoder = shutil.copytree(cases.encoder("audio-classification"), tmp_path / "encoder")
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**config, "use_weighted_layer_sum": True}))
+    arguments = model_arguments(cases, "audio-classification", encoder=str(encoder))
+    updates = prepare_task(arguments, cases.data("audio-classification")).config_updates
+    assert not make_task_model(arguments, updates).config.use_weighted_layer_sum
+
+
+def test_scores_of_an_encoder_that_reads_padding_do_not_depend_on_the_batch(cases, tmp_path):
+    encoder = save_speech_encoder(tmp_path / "encoder", feat_extract_norm="group", do_stable_layer_norm=False)
+    Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(encoder)
+    arguments = model_arguments(cases, "ctc", encoder=str(encoder), tuner="none")
+    data = prepare_task(arguments, cases.data("ctc"))
+    model = make_task_model(arguments, data.config_updates)
+    scores = []
+    for batch_size in (1, 8):
+        settings = training(tmp_path / "run", per_device_eval_batch_size=batch_size)
+        trainer = FineTuningTrainer(model, settings, "ctc", data)
+        scores.append(trainer.evaluate(data.splits["train"])["eval_loss"])
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
 
 
 def test_a_moved_encoder_is_said_to_be_missing(cases, tmp_path):

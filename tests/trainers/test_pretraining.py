@@ -1,6 +1,7 @@
 """The trainer, as processes of its own: cut the batch as you like, kill it when you like, the weights are the same."""
 
 import contextlib
+import json
 import os
 import random
 import subprocess
@@ -11,6 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.vision.simclr import SimCLRConfig, SimCLRForPreTraining
+from hf_ssl.trainers.arguments import SSLTrainingArguments
+from hf_ssl.trainers.pretraining import SSLTrainer
+from tests.modeling.vision.simclr_ranks import ENCODERS
 from tests.tiny import TINY
 from tests.trainers.comparing import assert_identical, assert_same_step, weights
 
@@ -20,9 +26,9 @@ LAUNCHERS = {
     2: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
 }
 LONG = [
-    "--steps=150",
+    "--steps=152",
     "--items=40",
-    "--save-steps=3",
+    "--save-steps=4",
     "--optimizer=adamw",
     "--learning-rate=1e-3",
     "--dropout=0.1",
@@ -99,6 +105,39 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> No
     killed, met = train_while_being_killed("bert", tmp_path / "killed", *LONG, ranks=1, kills=2, seed=0)
     assert met == 2
     assert_identical(whole, weights(killed))
+    assert logged_losses(tmp_path / "whole") == logged_losses(killed)
+
+
+def logged_losses(output: Path) -> list[dict[str, float]]:
+    state = json.loads((output / f"checkpoint-{last_step(output)}" / "trainer_state.json").read_text())
+    return [
+        {name: value for name, value in entry.items() if name == "step" or name.startswith("loss")}
+        for entry in state["log_history"]
+    ]
+
+
+def test_a_stream_is_resumed_in_any_of_its_passes(tmp_path: Path) -> None:
+    """20 items in batches of 8 are two and a half batches a pass; the run is resumed in its third."""
+    options = ["--stream", "--items=20", "--save-steps=6", "--noise=0.1", "--optimizer=adamw", "--learning-rate=1e-3"]
+    whole = weights(train("simclr", tmp_path / "whole", *options, "--steps=9"))
+    train("simclr", tmp_path / "halves", *options, "--steps=6")
+    assert_identical(whole, weights(train("simclr", tmp_path / "halves", *options, "--steps=9")))
+
+
+def test_the_best_checkpoint_is_loaded_by_all_ranks(tmp_path: Path) -> None:
+    options = ["--best", "--save-steps=2", "--steps=4", "--batch-size=4"]
+    train("bert", tmp_path, *options, ranks=2)
+
+
+def test_dropped_layers_with_recomputed_activations_on_two_ranks(tmp_path: Path) -> None:
+    train("hubert", tmp_path, "--layerdrop=0.5", "--checkpointing", "--steps=4", "--batch-size=4", ranks=2)
+
+
+def test_an_encoder_that_cannot_recompute_its_activations(tmp_path: Path) -> None:
+    model = SimCLRForPreTraining(SimCLRConfig(encoder_config=ENCODERS["resnet"]))
+    args = SSLTrainingArguments(output_dir=str(tmp_path), gradient_checkpointing=True, use_cpu=True)
+    with pytest.raises(InputError, match="cannot recompute its activations"):
+        SSLTrainer(model, args, None, lambda rows: rows)
 
 
 @pytest.mark.slow

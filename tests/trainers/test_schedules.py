@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 
+from hf_ssl.errors import InputError
+from hf_ssl.trainers.arguments import SSLTrainingArguments
 from hf_ssl.trainers.schedules import constant, cosine, linear, make_schedule, tri_stage
 
 
@@ -39,3 +41,24 @@ def test_the_schedule_moves_the_optimizers_rate() -> None:
         optimizer.step()
         schedule.step()
     assert rates == [0, 1, 2, 1]
+
+
+def test_a_tri_stage_schedule_without_time_to_decay() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(InputError, match="warm-up takes 50 and the peak 90 of 100 steps"):
+        make_schedule("tri_stage", optimizer, warmup=50, total=100, hold_share=0.9, final_scale=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"final_learning_rate_scale": 0.0}, "final_learning_rate_scale is 0.0"),
+        ({"hold_share": 1.5}, "hold_share is 1.5"),
+        ({"optim": "adafactor"}, "training.optim has no effect here; use training.optimizer"),
+        ({"lr_scheduler_type": "cosine"}, "use training.schedule"),
+        ({"train_sampling_strategy": "group_by_length"}, "use training.max_batch_length"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SSLTrainingArguments(output_dir="x", **settings)

@@ -16,7 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from hf_ssl.data.keyed import KeyedDataset
+from hf_ssl.data.keyed import KeyedDataset, KeyedIterableDataset
 from hf_ssl.data.seeding import item_generator
 from hf_ssl.trainers.arguments import SSLTrainingArguments
 from hf_ssl.trainers.pretraining import SSLTrainer
@@ -35,6 +35,20 @@ class Rows:
     def __getitem__(self, index):
         size = len(next(iter(self.batch.values())))
         return {name: value[index % size] for name, value in self.batch.items()}
+
+
+class ShuffledStream:
+    """Rows as a stream that is in another order in each epoch, like `datasets.IterableDataset.shuffle`."""
+
+    def __init__(self, rows):
+        self.rows, self.epoch = rows, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        order = torch.randperm(len(self.rows), generator=item_generator(1, self.epoch, 0))
+        return (self.rows[index] for index in order.tolist())
 
 
 class NoisyCollator:
@@ -69,9 +83,15 @@ def main():
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--save-steps", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--layerdrop", type=float, default=0.0)
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--best", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, batch = TINY[options.objective]()
+    if options.layerdrop:
+        model.encoder.config.layerdrop = options.layerdrop
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = options.dropout
@@ -92,8 +112,14 @@ def main():
         logging_steps=2,
         disable_tqdm=True,
         dataloader_num_workers=options.workers,
+        gradient_checkpointing=options.checkpointing,
+        eval_strategy="steps" if options.best else "no",
+        eval_steps=options.save_steps or None,
+        load_best_model_at_end=options.best,
     )
-    trainer = SSLTrainer(model, args, KeyedDataset(Rows(batch, options.items)), NoisyCollator(options.noise))
+    rows = Rows(batch, options.items)
+    train = KeyedIterableDataset(ShuffledStream(rows)) if options.stream else KeyedDataset(rows)
+    trainer = SSLTrainer(model, args, train, NoisyCollator(options.noise), eval_dataset=KeyedDataset(rows))
     Path(options.output).mkdir(parents=True, exist_ok=True)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(options.output))
     if trainer.is_world_process_zero():
