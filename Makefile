@@ -49,5 +49,5 @@ format: $(BIN)/.ready  ## ruff, writing
 wheel: $(BIN)/.ready  ## dist/*.whl
 	$(BIN)/python -m build --wheel
 
-clean:  ## what the commands above made
-	rm -rf $(VENV) dist build quickstart runs .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+clean:  ## the environment, the wheel and caches; runs stay
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

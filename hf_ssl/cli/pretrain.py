@@ -19,7 +19,7 @@ examples:
   hf-ssl pretrain simclr_emoji                                  the recipe on the embedded emoji
   hf-ssl pretrain simclr_emoji data.path=my_photos              on a folder of your own images (PNG, JPEG, ...)
   hf-ssl pretrain hubert_asterisk data.path=my_recordings       on a folder of WAV, FLAC, OGG or MP3 files
-  hf-ssl pretrain bert_glosses data.path=my_texts               on a folder of TXT files
+  hf-ssl pretrain bert_glosses data.path=my_texts data.sentences=punctuation            on a folder of TXT files
   hf-ssl pretrain bert_base model.from_encoder=bert-base-uncased data.path=my_texts     continue a published encoder
   hf-ssl pretrain my_run.yaml training.learning_rate=1e-4 --resume
   python -m torch.distributed.run --nproc_per_node 8 -m hf_ssl.cli.main pretrain simclr_imagenet data.path=...

@@ -21,7 +21,7 @@ class DataArguments:
         streaming (`bool`): read the data as it is needed instead of first storing it.
         on_error (`str`): what to do with an item that cannot be read: `"raise"` or `"skip"` (counted and reported).
         num_proc (`int`): processes for the one pass that checks the data.
-        max_train_items (`int`, *optional*): use only the first so many training items.
+        max_train_items (`int`, *optional*): use only the first so many training items, at least 1.
     """
 
     path: str
@@ -38,6 +38,8 @@ class DataArguments:
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise unknown_name("way to treat broken items (data.on_error)", self.on_error, ("raise", "skip"))
+        if self.max_train_items is not None and self.max_train_items < 1:
+            raise InputError(f"data.max_train_items is {self.max_train_items}; give at least 1, or leave it out.")
 
 
 @dataclass(kw_only=True)
@@ -107,7 +109,8 @@ class TextDataArguments(DataArguments):
         vocab_size (`int`): of a trained tokenizer.
         lowercase (`bool`): whether a trained tokenizer lower-cases and strips accents.
         max_length (`int`): tokens of a sequence, special ones included.
-        sentences (`str`): what ends a sentence in a document: `"lines"` or `"punctuation"`.
+        sentences (`str`): what ends a sentence in a document: `"punctuation"` (and a blank line) in running text, or
+            `"lines"`, where each sentence has its own.
         next_sentence (`bool`): sequences are pairs of segments for next-sentence prediction; otherwise runs of full
             sentences.
         short_sequence_probability (`float`): share of pairs aimed at a random shorter length.
@@ -120,7 +123,7 @@ class TextDataArguments(DataArguments):
     vocab_size: int = 30_522
     lowercase: bool = True
     max_length: int = 128
-    sentences: str = "lines"
+    sentences: str = "punctuation"
     next_sentence: bool = True
     short_sequence_probability: float = 0.1
     duplicates: int = 1

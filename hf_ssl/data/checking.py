@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 Check = Callable[[dict[str, Any], int], dict[str, Any]]
 
 
-def drop_broken(dataset: Split, modality: str, args: DataArguments) -> Split:
+def drop_broken(dataset: Split, modality: str, args: DataArguments, *, required: bool = True) -> Split:
     """Opens every item once; what was found is cached by `datasets`.
 
     Broken are images that cannot be decoded; recordings that cannot be decoded, hold NaN or infinity or are shorter
@@ -33,6 +33,7 @@ def drop_broken(dataset: Split, modality: str, args: DataArguments) -> Split:
         dataset (`Dataset` or `IterableDataset`): a split from [`load_splits`].
         modality (`str`): `"vision"`, `"speech"` or `"text"`.
         args ([`DataArguments`]): of the modality; `on_error` and `num_proc` are read.
+        required (`bool`): whether it is an error if every item is left out.
 
     Returns:
         `Dataset` or `IterableDataset`: without the broken items if `args.on_error` is `"skip"`, which is logged with
@@ -60,7 +61,7 @@ def drop_broken(dataset: Split, modality: str, args: DataArguments) -> Split:
     # A verdict from the cache may be older than the repair of the file.
     again = {row: check(bare[row], row) for row, problem in enumerate(checked["problem"]) if problem}
     broken = {row: result["problem"] for row, result in again.items() if result["problem"]}
-    report_broken(list(broken.values()), len(dataset), args.on_error)
+    report_broken(list(broken.values()), len(dataset), args.on_error, required=required)
     if isinstance(args, SpeechDataArguments):
         lengths = list(checked["length"])
         for row, result in again.items():
@@ -75,6 +76,8 @@ def _check(row: dict[str, Any], index: int, modality: str, min_seconds: float) -
     """What is wrong with an item (`""`: nothing), its length in seconds and its rate in Hz (0: does not apply)."""
     item, length, rate = row[COLUMNS[modality]], 0.0, 0
     try:
+        if item is None:
+            raise InputError(f"{row.get('file') or f'Row {index}'} has no {COLUMNS[modality]}; fill or remove it.")
         if modality == "vision":
             decode_image(item)
         elif modality == "speech":
@@ -85,27 +88,28 @@ def _check(row: dict[str, Any], index: int, modality: str, min_seconds: float) -
                     f"{file_name(item)} lasts {length:.2f} s, less than data.min_seconds={min_seconds}; "
                     "remove the file or lower data.min_seconds."
                 )
-        elif item is None or not item.strip():
+        elif not item.strip():
             raise InputError(f"{row.get('file') or f'Row {index}'} has no text; fill or remove it.")
     except InputError as error:
         return {"problem": str(error), "length": length, "rate": rate}
     return {"problem": "", "length": length, "rate": rate}
 
 
-def report_broken(problems: list[str], num_items: int, on_error: str) -> None:
+def report_broken(problems: list[str], num_items: int, on_error: str, *, required: bool = True) -> None:
     """Raises for, or logs, what was found.
 
     Args:
         problems (`list[str]`): a sentence for each broken item.
         num_items (`int`): of all items, broken or not.
         on_error (`str`): `"raise"` or `"skip"`.
+        required (`bool`): whether it is an error if every item is left out.
 
     Raises:
-        InputError: if anything is broken and `on_error` is `"raise"`; or if everything is.
+        InputError: if anything is broken and `on_error` is `"raise"`; or if everything is, and was required.
     """
     if not problems:
         return
-    if len(problems) == num_items:
+    if len(problems) == num_items and (required or on_error == "raise"):
         raise InputError(f"None of the {num_items} items can be used; of the first: {problems[0]}")
     if on_error == "raise":
         count = f"the first of {len(problems)} broken items" if len(problems) > 1 else "the only broken item"

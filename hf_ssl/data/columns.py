@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TypeAlias
 
-from datasets import Audio, Dataset, Image, IterableDataset, Value
+from datasets import Audio, Dataset, Image, IterableDataset, List, Value
 
 from hf_ssl.data.arguments import DataArguments, ImageDataArguments, SpeechDataArguments, TextDataArguments
 from hf_ssl.data.folders import COLUMNS
@@ -35,7 +35,9 @@ def name_columns(split: Split, args: DataArguments, modality: str) -> Split:
     for column in kept:
         if column not in columns:
             raise unknown_name(f"column in {args.path}", column, columns)
-    if modality != "text":
+    if modality == "text":
+        _check_text(split, _main_column(args), args.path)
+    else:
         split = _as_files(split, _main_column(args), args.path, modality)
     hidden = [column for column in columns if column in {*names.values(), "label"} and column not in kept]
     split = split.remove_columns(hidden)
@@ -51,6 +53,14 @@ def _main_column(args: DataArguments) -> str:
         case TextDataArguments():
             return args.text_column
     raise TypeError(f"{type(args).__name__} is of no modality.")
+
+
+def _check_text(split: Split, column: str, data_path: str) -> None:
+    """Refuses a column that holds no texts, nor lists of words."""
+    feature = (split.features or {column: Value("string")})[column]
+    inner = feature.feature if isinstance(feature, List) else feature
+    if not (isinstance(inner, Value) and inner.dtype.endswith(("string", "null"))):
+        raise InputError(f"Column {column!r} of {data_path} holds {feature}, not texts; give the column with texts.")
 
 
 def _as_files(split: Split, column: str, data_path: str, modality: str) -> Split:

@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import io
 import logging
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -136,16 +137,21 @@ def _read_metadata(root: Path, found: list[str]) -> dict[str, dict[str, str]]:
     """What the metadata files say about each file of `found`."""
     rows: dict[str, dict[str, str]] = defaultdict(dict)
     for source in (name for name in found if Path(name).name in METADATA_FILES):
-        with (root / source).open(encoding="utf-8-sig", newline="") as file:
-            if source.endswith(".tsv"):
-                entries = [
-                    {"file_name": line[0], "text": line[1]}
-                    for line in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-                    if len(line) == 2
-                ]
-            else:
-                entries = list(csv.DictReader(file))
-        for entry in entries:
+        lines = io.StringIO(_read_text(root / source), newline="")
+        if source.endswith(".tsv"):
+            entries = [
+                {"file_name": line[0], "text": line[1]}
+                for line in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+                if len(line) == 2
+            ]
+        else:
+            entries = list(csv.DictReader(lines))
+        for number, entry in enumerate(entries, start=2):
+            if None in entry:
+                raise InputError(
+                    f"{root / source}, row {number}, has more values than the header has columns; put quotes around "
+                    "values with commas."
+                )
             if "file_name" not in entry:
                 raise InputError(
                     f"{root / source} has no column file_name; add it, with the name of the file of each row."
@@ -176,6 +182,8 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); convert the file.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
 
 
 def _wanted(modality: str) -> str:

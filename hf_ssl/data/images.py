@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import IterableDataset
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, ViTImageProcessorPil
 from transformers.image_processing_base import ImageProcessingMixin
 
@@ -20,12 +20,11 @@ from hf_ssl.data.augmentation import (
     draw_views,
     photometric_parameters,
 )
-from hf_ssl.data.checking import drop_broken
 from hf_ssl.data.decoding import decode_image
 from hf_ssl.data.keyed import KeyedDataset, KeyedIterableDataset
-from hf_ssl.data.loading import STREAM_VALIDATION_ITEMS, load_splits
 from hf_ssl.data.prepared import Batch, PreparedData
 from hf_ssl.data.seeding import item_generator
+from hf_ssl.data.usable import load_usable
 from hf_ssl.errors import InputError
 
 
@@ -51,10 +50,10 @@ def prepare_images(args: ImageDataArguments, *, seed: int, encoder: str | None) 
         check_image_size(args.image_size, encoder)
     transform = photometric_transform(views, processor)
     on_device = args.augment_on == "device"
-    train, validation, num_skipped = load_images(args, seed)
+    train, validation, num_skipped = load_usable(args, "vision", seed)
     return PreparedData(
-        train=train,
-        validation=validation,
+        train=KeyedIterableDataset(train) if isinstance(train, IterableDataset) else KeyedDataset(train),
+        validation=None if validation is None else KeyedDataset(validation),
         collator=ViewCollator(
             views=views, image_size=args.image_size, seed=seed, transform=None if on_device else transform
         ),
@@ -63,26 +62,6 @@ def prepare_images(args: ImageDataArguments, *, seed: int, encoder: str | None) 
         batch_transform=transform if on_device else None,
         num_skipped=num_skipped,
     )
-
-
-def load_images(
-    args: ImageDataArguments, seed: int
-) -> tuple[KeyedDataset | KeyedIterableDataset, KeyedDataset | None, int]:
-    """The training items, the validation items if there are any, and how many broken ones were left out of them.
-
-    A stream is shuffled within a buffer, as `datasets` does it; of a validation stream the first 1,000 items are kept
-    in memory; its broken items are not counted but logged as they come.
-    """
-    splits = load_splits(args, "vision")
-    if isinstance(splits["train"], IterableDataset):
-        train = drop_broken(splits["train"].shuffle(seed=seed), "vision", args)
-        if "validation" not in splits:
-            return KeyedIterableDataset(train), None, 0
-        validation = drop_broken(splits["validation"].take(STREAM_VALIDATION_ITEMS), "vision", args)
-        return KeyedIterableDataset(train), KeyedDataset(Dataset.from_list(list(validation))), 0
-    used = {name: splits[name] for name in ("train", "validation") if name in splits}
-    kept = {name: KeyedDataset(drop_broken(split, "vision", args)) for name, split in used.items()}
-    return kept["train"], kept.get("validation"), sum(map(len, used.values())) - sum(map(len, kept.values()))
 
 
 def image_processor(image_size: int, encoder: str | None) -> ImageProcessingMixin:

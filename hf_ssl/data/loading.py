@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -135,8 +135,7 @@ def _hold_out(train: Split) -> dict[str, Split]:
     if isinstance(train, IterableDataset):
         logger.info("No validation split: the first %d items of the stream are held out.", STREAM_VALIDATION_ITEMS)
         return {"train": train.skip(STREAM_VALIDATION_ITEMS), "validation": train.take(STREAM_VALIDATION_ITEMS)}
-    names = train["file"] if "file" in train.column_names else [str(row) for row in range(len(train))]
-    out = held_out(names)
+    out = held_out(_item_names(train))
     if not any(out):
         return {"train": train}
     logger.info("No validation split: %d of %d training items are held out.", sum(out), len(out))
@@ -144,6 +143,13 @@ def _hold_out(train: Split) -> dict[str, Split]:
         "train": train.select([row for row, is_out in enumerate(out) if not is_out]),
         "validation": train.select([row for row, is_out in enumerate(out) if is_out]),
     }
+
+
+def _item_names(train: Dataset) -> list[str]:
+    """The files of a folder, or row numbers: a column `file` of a table may mean anything."""
+    files = list(train["file"]) if "file" in train.column_names else []
+    is_name = all(isinstance(name, str) for name in files) and len(set(files)) == len(train)
+    return files if is_name else [str(row) for row in range(len(train))]
 
 
 def _missing(path: Path) -> InputError:

@@ -104,12 +104,13 @@ class EpochBatchSampler(BatchSampler):
         return max(int(self.max_batch_length / self.lengths.mean()), 1) * BUCKET_BATCHES
 
     def _cut(self, pool: np.ndarray) -> list[np.ndarray]:
-        """Cut a pool, sorted from long to short, into batches; a last one that is not full is left out."""
+        """Cut a pool, sorted from long to short, into batches; what does not fill one is left out, by chance."""
         assert self.lengths is not None
+        if self.max_batch_length is None:
+            pool = pool[: len(pool) // self.batch_size * self.batch_size]
         pool = pool[np.argsort(-self.lengths[pool], kind="stable")]
         if self.max_batch_length is None:
-            full = len(pool) // self.batch_size * self.batch_size
-            return list(pool[:full].reshape(-1, self.batch_size))
+            return list(pool.reshape(-1, self.batch_size))
         batches, start = [], 0
         while start < len(pool):
             size = int(self.max_batch_length // self.lengths[pool[start]])

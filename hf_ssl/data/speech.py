@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import IterableDataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from hf_ssl.data.arguments import SpeechDataArguments
-from hf_ssl.data.checking import drop_broken
 from hf_ssl.data.decoding import decode_audio
 from hf_ssl.data.keyed import KeyedDataset, KeyedIterableDataset
-from hf_ssl.data.loading import STREAM_VALIDATION_ITEMS, load_splits
 from hf_ssl.data.prepared import Batch, PreparedData
 from hf_ssl.data.seeding import item_generator
 from hf_ssl.data.units import load_units
+from hf_ssl.data.usable import load_usable
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.frames import IGNORED
 
@@ -40,45 +39,28 @@ def prepare_speech(args: SpeechDataArguments, *, seed: int, encoder: str | None)
         InputError: for recordings, units or a feature extractor that cannot be used, or do not belong together.
     """
     processor = feature_extractor(args.sampling_rate, encoder)
-    splits, num_skipped = load_recordings(args, seed)
+    train, validation, num_skipped = load_usable(args, "speech", seed)
     collator = SpeechCollator(processor=processor, seed=seed, max_seconds=args.max_seconds)
     config_updates: dict[str, Any] = {}
     if args.units is not None:
         if args.streaming:
             raise InputError("The units in data.units belong to the rows of stored data; set data.streaming=false.")
         units = load_units(args.units)
-        splits = {name: units.join(split, name) for name, split in splits.items()}
+        train = units.join(train, "train")
+        validation = None if validation is None else units.join(validation, "validation")
         collator.label_rate = units.label_rate
         config_updates = {"num_clusters": units.num_clusters, "label_rate": units.label_rate}
         config_updates["sampling_rate"] = args.sampling_rate
-    train, is_stream = splits["train"], isinstance(splits["train"], IterableDataset)
+    is_stream = isinstance(train, IterableDataset)
     return PreparedData(
         train=KeyedIterableDataset(train) if is_stream else KeyedDataset(train),
-        validation=KeyedDataset(splits["validation"]) if "validation" in splits else None,
+        validation=None if validation is None else KeyedDataset(validation),
         collator=collator,
         processor=processor,
         config_updates=config_updates,
         lengths=None if is_stream else [min(length, args.max_seconds) for length in train["length"]],
         num_skipped=num_skipped,
     )
-
-
-def load_recordings(args: SpeechDataArguments, seed: int) -> tuple[dict[str, Any], int]:
-    """The training split, the validation split if there is one, and how many broken recordings were left out of them.
-
-    A stream is shuffled within a buffer, as `datasets` does it; of a validation stream the first 1,000 recordings are
-    kept in memory; its broken recordings are not counted but logged as they come.
-    """
-    loaded = load_splits(args, "speech")
-    splits = {name: loaded[name] for name in ("train", "validation") if name in loaded}
-    if isinstance(splits["train"], IterableDataset):
-        splits["train"] = drop_broken(splits["train"].shuffle(seed=seed), "speech", args)
-        if "validation" in splits:
-            validation = drop_broken(splits["validation"].take(STREAM_VALIDATION_ITEMS), "speech", args)
-            splits["validation"] = Dataset.from_list(list(validation))
-        return splits, 0
-    kept = {name: drop_broken(split, "speech", args) for name, split in splits.items()}
-    return kept, sum(map(len, splits.values())) - sum(map(len, kept.values()))
 
 
 def feature_extractor(sampling_rate: int, encoder: str | None) -> Wav2Vec2FeatureExtractor:

@@ -12,19 +12,22 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerFast
 
 from hf_ssl.data.arguments import TextDataArguments
-from hf_ssl.data.checking import drop_broken
 from hf_ssl.data.documents import tokenize_documents
 from hf_ssl.data.full_sentences import FullSentences, pack_full_sentences
 from hf_ssl.data.keyed import ItemKey, KeyedDataset
 from hf_ssl.data.loading import load_splits
 from hf_ssl.data.prepared import Batch, PreparedData
 from hf_ssl.data.seeding import item_generator
-from hf_ssl.data.sentence_pairs import SentencePairs, pack_pairs
+from hf_ssl.data.sentence_pairs import IS_RANDOM, SentencePairs, pack_pairs
 from hf_ssl.data.sequences import SpecialTokens
 from hf_ssl.data.tokenization import TOKENIZERS, load_tokenizer, train_tokenizer
+from hf_ssl.data.usable import usable
 from hf_ssl.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+MIN_USED, MAX_RANDOM = 0.5, 0.8
+"""The share of the tokens, and that of random second segments, beyond which pairs are hardly worth learning from."""
 
 Packed = SentencePairs | FullSentences
 
@@ -46,7 +49,7 @@ def prepare_text(args: TextDataArguments, *, seed: int, encoder: str | None) -> 
     """
     splits = load_documents(args)
     num_items = sum(map(len, splits.values()))
-    splits = {name: drop_broken(dataset, "text", args) for name, dataset in splits.items()}
+    splits = usable(splits, "text", args)
     tokenizer = choose_tokenizer(args, splits["train"], encoder)
     train = pack(splits["train"], tokenizer, args, seed=seed, duplicates=args.duplicates)
     validation = None
@@ -160,7 +163,26 @@ def pack(
         )
         for copy in range(duplicates)
     ]
-    return SentencePairs(documents, np.concatenate(copies), special)
+    pairs = SentencePairs(documents, np.concatenate(copies), special)
+    _report_losses(pairs, sum(int(limits[-1]) for limits in bounds) * duplicates, args)
+    return pairs
+
+
+def _report_losses(pairs: SentencePairs, num_tokens: int, args: TextDataArguments) -> None:
+    """Warns of sentences that do not fit into a segment, and of documents of one sentence, which has no next one."""
+    used = sum(pairs.lengths) - len(pairs) * pairs.special.num_in_pair
+    is_random = (pairs.pairs[:, -1] == IS_RANDOM).mean()
+    if used < MIN_USED * num_tokens or is_random > MAX_RANDOM:
+        logger.warning(
+            "Of %d tokens the pairs use %.0f %%, and in %.0f %% of them the second segment is random: sentences are "
+            "long for data.max_length=%d, or documents short. For running text set data.sentences=punctuation (now: "
+            "%s), or data.next_sentence=false.",
+            num_tokens,
+            100 * used / num_tokens,
+            100 * is_random,
+            args.max_length,
+            args.sentences,
+        )
 
 
 @dataclass

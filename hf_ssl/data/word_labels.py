@@ -27,7 +27,10 @@ def encode_word_labels(splits: DatasetDict, column: str) -> DatasetDict:
     inner = splits["train"].features[column].feature
     if isinstance(inner, ClassLabel):
         return splits if column == "label" else splits.rename_column(column, "label")
-    known = {value: i for i, value in enumerate(sorted({v for row in splits["train"][column] for v in row or ()}))}
+    known = {
+        value: i
+        for i, value in enumerate(sorted({v for row in splits["train"][column] for v in row or () if v is not None}))
+    }
     feature = List(ClassLabel(names=[str(value) for value in known]))
     return DatasetDict({name: _encode(split, column, known, feature, name) for name, split in splits.items()})
 

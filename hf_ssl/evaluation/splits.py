@@ -5,9 +5,9 @@ import logging
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from hf_ssl.data.arguments import DataArguments
-from hf_ssl.data.checking import drop_broken
 from hf_ssl.data.holdout import held_out
 from hf_ssl.data.loading import load_splits
+from hf_ssl.data.usable import usable
 from hf_ssl.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,10 @@ def labelled_splits(data: DataArguments, modality: str) -> DatasetDict:
     for name in ("validation", "test"):
         if name not in splits:
             splits["train"], splits[name] = _hold_out(splits["train"], name)
-        if len(splits[name]) == 0:
+    splits = usable(splits, modality, data)
+    for name in ("train", "validation", "test"):
+        if name not in splits:
             raise InputError(f"{data.path} leaves no item for the split {name}; give more data.")
-    splits = {name: drop_broken(dataset, modality, data) for name, dataset in splits.items()}
     _check(splits["train"], data)
     return DatasetDict(splits)
 

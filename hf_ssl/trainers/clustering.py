@@ -25,9 +25,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hf_ssl.data.arguments import SpeechDataArguments
-from hf_ssl.data.checking import drop_broken
 from hf_ssl.data.loading import load_splits
 from hf_ssl.data.units import save_units
+from hf_ssl.data.usable import usable
 from hf_ssl.errors import InputError, writing
 from hf_ssl.trainers.clustering_report import Reference, Tally, read_reference
 from hf_ssl.trainers.extraction import Extraction
@@ -93,7 +93,7 @@ def cluster(data: SpeechDataArguments, arguments: ClusteringArguments, output: s
     if data.streaming:
         raise InputError("Units belong to the rows of stored data; set data.streaming=false.")
     folder, device = Path(output), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    splits = {name: drop_broken(split, "speech", data) for name, split in load_splits(data, "speech").items()}
+    splits = usable(load_splits(data, "speech"), "speech", data)
     reference = None if arguments.reference is None else read_reference(splits, arguments.reference)
     features = frame_features(arguments.features, arguments.layer, data.sampling_rate, device)
     identity = _identity(splits, features, data, arguments, seed)

@@ -10,11 +10,12 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from hf_ssl.data.arguments import DATA_ARGUMENTS, DataArguments, SpeechDataArguments, TextDataArguments
-from hf_ssl.data.checking import drop_broken, report_broken
+from hf_ssl.data.checking import report_broken
 from hf_ssl.data.labelled import LabelledCollator
 from hf_ssl.data.loading import load_splits
 from hf_ssl.data.prepared import Batch
 from hf_ssl.data.transcripts import TranscriptCollator, character_processor, normalise, why_not_alignable
+from hf_ssl.data.usable import usable
 from hf_ssl.data.word_labels import WordLabelCollator
 from hf_ssl.errors import InputError
 from hf_ssl.evaluation.encoders import at_its_rate, load_encoder_config, load_preprocessor
@@ -54,6 +55,7 @@ def prepare_task(model: FineTuningModelArguments, data: DataArguments) -> TaskDa
     assert isinstance(data, DATA_ARGUMENTS[task_named(model.task).modality])
     if data.streaming:
         raise InputError("data.streaming is for pretraining; fine-tuning needs all labels at once, so leave it out.")
+    load_encoder_config(model.encoder)  # whether there is one, before anything is said of its parts
     return PREPARE[model.task](model, data)
 
 
@@ -63,7 +65,7 @@ def _classes(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
     processor = load_preprocessor(model.encoder, modality)
     data = at_its_rate(data, processor)
     splits = _labelled_splits(model, data)
-    splits = DatasetDict({name: drop_broken(split, modality, data) for name, split in splits.items()})
+    splits = DatasetDict(usable(splits, modality, data))
     collator = LabelledCollator(
         modality=modality,
         processor=processor,
@@ -102,8 +104,9 @@ def _transcripts(model: FineTuningModelArguments, data: DataArguments) -> TaskDa
     if "text" not in splits["train"].column_names:
         raise InputError(f"{data.path} has no transcripts; name their column in data.text_column.")
 
+    splits = DatasetDict(usable(splits, "speech", data))
     for name, split in splits.items():
-        split = drop_broken(split, "speech", data).select_columns(["audio", "text", "length"])
+        split = split.select_columns(["audio", "text", "length"])
         split = split.map(lambda row: {"text": normalise(row["text"] or "")}, desc="Normalising the transcripts")
         problem = partial(
             _ctc_problem,

@@ -50,6 +50,15 @@ def test_batches_of_like_lengths_waste_little() -> None:
     assert padded_share(bucketed) < 0.05 < padded_share(list(EpochBatchSampler(1000, 16, seed=0)))
 
 
+def test_what_does_not_fill_a_batch_changes_from_epoch_to_epoch() -> None:
+    sampler = EpochBatchSampler(10, 8, seed=0, lengths=np.arange(1.0, 11.0))
+    seen = np.zeros(10)
+    for epoch in range(200):
+        sampler.set_epoch(epoch)
+        seen[[key.index for batch in sampler for key in batch]] += 1
+    assert seen.min() > 120  # of 160 on average
+
+
 def test_a_budget_bounds_every_batch() -> None:
     sampler = EpochBatchSampler(1000, 1, seed=0, lengths=LENGTHS, max_batch_length=87.5)
     for epoch in (0, 1):

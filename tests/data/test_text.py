@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 
 def prepare(folder, *, seed=0, encoder=None, **fields):
-    args = {"tokenizer": "wordpiece", "vocab_size": 120, "max_length": 32, **fields}
+    args = {"tokenizer": "wordpiece", "vocab_size": 120, "max_length": 32, "sentences": "lines", **fields}
     return prepare_text(TextDataArguments(path=str(folder), **args), seed=seed, encoder=encoder)
 
 
@@ -180,12 +180,17 @@ def test_a_trained_tokenizer_can_be_given_to_the_next_run(folder, tmp_path):
     assert max(longer.lengths) == 48
 
 
-def test_sentences_by_punctuation(folder, tmp_path):
+def test_sentences_by_punctuation(folder, tmp_path, caplog):
     (tmp_path / "prose").mkdir()
     for number in range(12):
         (tmp_path / "prose" / f"{number}.txt").write_text(document(number).replace("\n", ". "), encoding="utf-8")
-    by_lines = prepare(tmp_path / "prose")
-    by_marks = prepare(tmp_path / "prose", sentences="punctuation")
+    with caplog.at_level("WARNING"):
+        by_lines = prepare(tmp_path / "prose")
+    assert "in 100 % of them the second segment is random" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        by_marks = prepare(tmp_path / "prose", sentences="punctuation")
+    assert "second segment" not in caplog.text
     assert {item["next_sentence_label"] for item in map(by_lines.train.__getitem__, range(len(by_lines.train)))} == {1}
     assert {item["next_sentence_label"] for item in map(by_marks.train.__getitem__, range(len(by_marks.train)))} == {
         0,

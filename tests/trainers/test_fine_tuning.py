@@ -417,7 +417,7 @@ def prepare_and_make(cases, task, data_changes=None, **changes):
 
 def test_encoders_that_cannot_be_used(cases, tmp_path):
     task = "image-classification"
-    with pytest.raises(InputError, match=r"nowhere .*preprocessor"):
+    with pytest.raises(InputError, match=r"No encoder can be loaded from .*nowhere"):
         prepare_and_make(cases, task, encoder=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="No encoder can be loaded"):
         make_task_model(model_arguments(cases, task, encoder=str(tmp_path / "nowhere")), {})
