@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         "--layers", type=layers_of, default="last", help="'last' (default), 'all', or numbers such as 0,6,12"
     )
     parser.add_argument("--pooling", choices=POOLINGS, default="mean", help="of the hidden states (default: mean)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="items at once (default: 32)")
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="items at once (default: 32)")
     parser.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default: 0)")
     parser.add_argument("--output", metavar="FILE", help="also write everything measured as JSON")
     parser.add_argument(
@@ -59,6 +59,13 @@ def add_parser(subparsers: Any) -> None:
         help="further data settings, e.g. data.image_column=picture data.max_train_items=2000",
     )
     parser.set_defaults(run=run)
+
+
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
 
 
 def layers_of(text: str) -> str | list[int]:

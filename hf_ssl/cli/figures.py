@@ -49,7 +49,8 @@ def loss_curves(log: Sequence[dict[str, float]], diagnostic: str = "accuracy") -
     for name in sorted({key for entry in steps for key in entry if key.startswith("loss_")}):
         left.plot([e["step"] for e in steps if name in e], [e[name] for e in steps if name in e], label=name[5:])
     left.set(xlabel="step", ylabel="nats", title="terms of the loss", ylim=(0, None))
-    left.legend(frameon=False)
+    if left.get_lines():
+        left.legend(frameon=False)
     known = [entry for entry in steps if diagnostic in entry]
     right.plot([entry["step"] for entry in known], [entry[diagnostic] for entry in known], color=PRETRAINED)
     right.set(xlabel="step", title=f"pretraining {diagnostic}", ylim=(0, None))

@@ -59,14 +59,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"hf-ssl: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        if error.errno not in DISK_IS_FULL:
+    except Exception as error:
+        sentence = of_the_system(error)
+        if sentence is None:
             raise
-        file = error.filename or "A file"
-        remedy = "free some space and start the same command again (a training with --resume)"
-        print(f"hf-ssl: {file} cannot be written ({error.strerror}); {remedy}.", file=sys.stderr)
+        print(f"hf-ssl: {sentence}", file=sys.stderr)
         return 2
     return 0
+
+
+def of_the_system(error: BaseException | None) -> str | None:
+    """What to say of a file or folder that cannot be used, or of a full disk; `None` for any other error.
+
+    Libraries raise errors of their own while they clean up after one of the system, which is then their context.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
+            remedy = "free some space and start the same command again (a training with --resume)"
+            return f"{error.filename or 'A file'} cannot be written ({error.strerror}); {remedy}."
+        if isinstance(error, OSError) and error.filename is not None:
+            return f"{error.filename} cannot be used ({error.strerror}); check the path and its permissions."
+        error = error.__cause__ or error.__context__
+    return None
 
 
 if __name__ == "__main__":

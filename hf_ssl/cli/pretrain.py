@@ -61,6 +61,9 @@ def read_pretraining(recipe: str, overrides: list[str]) -> PreTrainingRun:
         InputError: for unknown names and values that cannot be used.
     """
     values = read_run(recipe, overrides, SECTIONS)
+    keys = [override.partition("=")[0] for override in overrides]
+    if "model.from_encoder" in keys and not any(key.startswith("model.encoder_config") for key in keys):
+        values["model"].pop("encoder_config", None)  # the recipe's, in whose place the encoder is given
     if "objective" not in values:
         raise InputError(f"The run file {recipe} names no objective; add a line such as `objective: simclr`.")
     training = {"output_dir": f"runs/{Path(recipe).stem}", **(values.get("training") or {})}

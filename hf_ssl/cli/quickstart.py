@@ -159,7 +159,7 @@ def walk(example: Example, output: Path) -> ModalityReport:
         idea=example.idea,
         command=command,
         encoder=encoder,
-        seconds=json.loads((pretrained / "metrics.json").read_text(encoding="utf-8"))["train_runtime"],
+        seconds=json.loads((pretrained / "metrics.json").read_text(encoding="utf-8")).get("train_runtime"),
         log=json.loads((pretrained / "trainer_state.json").read_text(encoding="utf-8"))["log_history"],
         result=result,
         score=example.score,

@@ -22,7 +22,7 @@ class ModalityReport:
         idea (`str`): what the objective is, in a sentence.
         command (`str`): that pretrains the same.
         encoder (`Path`): folder of the plain encoder.
-        seconds (`float`): of the pretraining.
+        seconds (`float`, *optional*): of the pretraining, unless it was resumed.
         log (`list[dict[str, float]]`): the pretraining's log.
         result ([`EvaluationResult`]): probes beside the baselines.
         score (`str`): which of the scores is shown.
@@ -36,7 +36,7 @@ class ModalityReport:
     idea: str
     command: str
     encoder: Path
-    seconds: float
+    seconds: float | None
     log: list[dict[str, float]]
     result: EvaluationResult
     score: str

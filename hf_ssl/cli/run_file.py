@@ -46,12 +46,16 @@ def read_run(name_or_path: str | None, overrides: Sequence[str] = (), sections: 
         text = "{}" if name_or_path is None else _read(name_or_path)
         run = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
         values = OmegaConf.to_container(run, resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, TypeError) as error:
         raise InputError(f"The run file {name_or_path} cannot be read: {error}") from error
     assert isinstance(values, dict)
-    for key in values:
+    for key, value in values.items():
         if key not in sections:
             raise unknown_name("top-level key of a run file", str(key), sections)
+        if key == "objective" and not isinstance(value, str):
+            raise InputError(f"objective is {value!r}; give its name.")
+        if key != "objective" and not isinstance(value, dict | None):
+            raise InputError(f"{key} is {value!r}, but {key} is a section; give one of its keys, {key}.<key>=<value>.")
     return {str(key): value for key, value in values.items()}
 
 
@@ -99,7 +103,7 @@ def build(dataclass_type: type[T], values: Mapping[str, Any] | None, section: st
 
 
 def _convert(type_hint: Any, value: Any, name: str) -> Any:
-    adapter = TypeAdapter(type_hint, config=ConfigDict(arbitrary_types_allowed=True))
+    adapter = TypeAdapter(type_hint, config=ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True))
     try:
         # To YAML a bare `no` is false; for some settings, such as `eval_strategy`, it is a word.
         if value is False and not _accepts(adapter, False) and _accepts(adapter, "no"):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hf_ssl.errors import InputError, unknown_name
 
@@ -66,6 +67,7 @@ class SSLTrainingArguments(TrainingArguments):
                 "training.dataloader_persistent_workers=true makes a resumed run differ from an uninterrupted one; "
                 "leave it out."
             )
+        check_numbers(self)
         if not 0 <= self.hold_share <= 1:
             raise InputError(f"training.hold_share is {self.hold_share}; give a share of the training in [0, 1].")
         if self.final_learning_rate_scale <= 0:
@@ -77,3 +79,29 @@ class SSLTrainingArguments(TrainingArguments):
             if getattr(self, name) != SSLTrainingArguments.__dataclass_fields__[name].default:
                 raise InputError(f"training.{name} has no effect here; use {instead}.")
         super().__post_init__()
+
+
+LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "dataloader_num_workers": 0,
+    "seed": 0,
+}
+
+
+def check_numbers(args: TrainingArguments) -> None:
+    """Refuse numbers that nothing can be trained with, and trackers that do not exist.
+
+    Raises:
+        InputError: for the first of them.
+    """
+    for name, least in LEAST.items():
+        if getattr(args, name) < least:
+            raise InputError(f"training.{name} is {getattr(args, name)}; give at least {least}.")
+    if args.learning_rate <= 0:
+        raise InputError(f"training.learning_rate is {args.learning_rate}; give a number above 0.")
+    trackers = [args.report_to] if isinstance(args.report_to, str) else args.report_to
+    for tracker in trackers or []:
+        if tracker not in ("none", "all", *INTEGRATION_TO_CALLBACK):
+            raise unknown_name("tracker (training.report_to)", tracker, INTEGRATION_TO_CALLBACK)

@@ -1,5 +1,6 @@
 """Checkpoints that are either whole or not there, whenever the process is killed."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import transformers.trainer as trainer_module
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedConfig, PreTrainedModel, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -16,6 +17,9 @@ from hf_ssl.errors import InputError
 
 STAGING = ".staging"
 """Folder in the output folder where a checkpoint is written before it gets its name."""
+
+NOT_OF_THE_MODEL = {"architectures", "dtype", "transformers_version", "_name_or_path", "use_cache"}
+"""Keys of a saved config that say nothing of the model."""
 
 
 class AtomicCheckpointTrainer(Trainer):
@@ -143,3 +147,48 @@ def checkpoint_to_resume(output: Path, resume: bool) -> str | None:
             "choose another training.output_dir."
         )
     return last
+
+
+def is_finished(output: Path, checkpoint: str, args: TrainingArguments) -> bool:
+    """Whether a run has done all its steps and has left behind what it leaves at its end."""
+    if not (output / "metrics.json").is_file():
+        return False
+    state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
+    longer = args.max_steps > state.max_steps if args.max_steps > 0 else args.num_train_epochs > state.num_train_epochs
+    return state.global_step >= state.max_steps and not longer
+
+
+def check_same_model(checkpoint: str, config: PreTrainedConfig) -> None:
+    """Refuse to resume with another model than the checkpoint's.
+
+    Raises:
+        InputError: for another objective, or the first setting that differs.
+    """
+    saved = json.loads(Path(checkpoint, "config.json").read_text(encoding="utf-8"))
+    if saved["model_type"] == config.model_type:
+        saved = as_plain(type(config).from_pretrained(checkpoint))
+    differing = first_difference(saved, as_plain(config))
+    if differing is not None:
+        key, before, now = differing
+        raise InputError(
+            f"{checkpoint} is of a run with {key} {before!r}, this one has {now!r}; choose another "
+            "training.output_dir, or the same model."
+        )
+
+
+def as_plain(config: PreTrainedConfig) -> dict[str, Any]:
+    """All of a config as JSON has it."""
+    return json.loads(config.to_json_string(use_diff=False))
+
+
+def first_difference(saved: dict[str, Any], current: dict[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
+    """The first setting of two configs that differs, with its values; the kind of model before all else."""
+    for key in sorted({*saved, *current} - NOT_OF_THE_MODEL, key=lambda key: (key != "model_type", key)):
+        before, now = saved.get(key), current.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            inner = first_difference(before, now, f"{prefix}{key}.")
+            if inner is not None:
+                return inner
+        elif before != now:
+            return f"{prefix}{key}", before, now
+    return None

@@ -7,6 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_ssl.errors import InputError, unknown_name
+from hf_ssl.trainers.arguments import check_numbers
 from hf_ssl.trainers.tasks import task_named
 
 TUNERS = ("none", "lora")
@@ -72,6 +73,7 @@ class FineTuningArguments(TrainingArguments):
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.run_name is None:
             # Trackers close at the end of the training; under a name, the final scores join the run that was closed.
             self.run_name = Path(self.output_dir).name

@@ -16,13 +16,14 @@ from hf_ssl.data.images import prepare_images
 from hf_ssl.data.prepared import PreparedData
 from hf_ssl.data.speech import prepare_speech
 from hf_ssl.data.text import prepare_text
-from hf_ssl.errors import writing
+from hf_ssl.errors import InputError, writing
+from hf_ssl.evaluation.encoders import load_encoder_config
 from hf_ssl.hub.card import write_card
 from hf_ssl.modeling import objective
 from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
 from hf_ssl.trainers.arguments import SSLTrainingArguments
 from hf_ssl.trainers.build import make_model
-from hf_ssl.trainers.checkpointing import checkpoint_to_resume
+from hf_ssl.trainers.checkpointing import check_same_model, checkpoint_to_resume, is_finished
 from hf_ssl.trainers.clustering import ClusteringArguments, cluster
 from hf_ssl.trainers.online_evaluation import online_probe
 from hf_ssl.trainers.pretraining import SSLTrainer
@@ -77,12 +78,24 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
     training, row = run.training, objective(run.objective)
     output = Path(training.output_dir)
     checkpoint = checkpoint_to_resume(output, resume)
+    if checkpoint is not None and is_finished(output, checkpoint, training):
+        logger.info("The run in %s is finished; for another one, choose another training.output_dir.", output)
+        return output
+    if run.model.get("from_encoder"):
+        load_encoder_config(run.model["from_encoder"])  # whether it is one, before anything is said of its parts
     with training.main_process_first(local=False, desc="units"):  # one folder for all machines
         run = _with_units(run, output)
     with training.main_process_first(desc="data"):
         data = PREPARE[row.modality](run.data, seed=training.seed, encoder=run.model.get("from_encoder"))
     set_seed(training.seed)
     model = make_model(row, run.model, data.config_updates)
+    if checkpoint is not None:
+        check_same_model(checkpoint, model.config)
+    if data.validation is None and training.eval_strategy != IntervalStrategy.NO:
+        raise InputError(
+            f"training.eval_strategy is {training.eval_strategy.value}, but {run.data.path} has no validation items; "
+            "set training.eval_strategy=no, or name data.validation_split."
+        )
     data.collator.draw = partial(model.draw_inputs, model.config)
     trainer = SSLTrainer(
         model=model,
@@ -99,7 +112,9 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     if trainer.is_world_process_zero():
-        metrics = {**result.metrics, "num_skipped": data.num_skipped, **_last_logs(trainer)}
+        metrics = {"num_skipped": data.num_skipped, **_last_logs(trainer)}
+        if checkpoint is None:  # of a resumed run, they are of its last part only
+            metrics |= result.metrics
         with writing(output):
             save_run(output, run, model, data, metrics)
             write_card(output, command=command)
@@ -135,8 +150,8 @@ def save_run(
 
 
 def _last_logs(trainer: SSLTrainer) -> dict[str, float]:
-    """The last value of everything that was logged."""
+    """The last value of everything that was logged, except what is of this process alone."""
     last: dict[str, float] = {}
     for entry in trainer.state.log_history:
         last |= entry
-    return last
+    return {name: value for name, value in last.items() if name != "total_flos" and not name.startswith("train_")}

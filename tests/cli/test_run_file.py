@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_ssl.cli.main import main, parse
+from hf_ssl.cli.main import main, of_the_system, parse
 from hf_ssl.cli.pretrain import read_pretraining
 from hf_ssl.cli.run_file import build, read_run, recipe_names
 from hf_ssl.data.arguments import ImageDataArguments
@@ -90,6 +90,54 @@ def test_a_bare_no_is_a_word_where_the_setting_is_one() -> None:
     args = build(SSLTrainingArguments, {"output_dir": "x", **values}, "training")
     assert args.eval_strategy == "no"
     assert args.bf16 is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=my_photos"], "data is 'my_photos', but data is a section"),
+        (["objective=null"], "objective is None; give its name"),
+        (["training.per_device_train_batch_size=0"], "per_device_train_batch_size is 0; give at least 1"),
+        (["training.gradient_accumulation_steps=0"], "gradient_accumulation_steps is 0"),
+        (["training.seed=-1"], "seed is -1"),
+        (["training.learning_rate=-1"], "learning_rate is -1.0"),
+        (["training.report_to=tensorbord"], "did you mean 'tensorboard'"),
+        (["data.max_train_items=0"], "max_train_items is 0"),
+    ],
+)
+def test_values_that_nothing_can_be_done_with(overrides: list[str], message: str, capsys) -> None:
+    assert main(["pretrain", "simclr_emoji", *overrides]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_list_is_no_run_file(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("- objective: simclr\n", encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_run(str(tmp_path / "run.yaml"), ["training.max_steps=1"])
+
+
+def test_a_folder_whose_name_is_a_number() -> None:
+    assert build(ImageDataArguments, read_run(None, ["data.path=2024"], ["data"])["data"], "data").path == "2024"
+
+
+def test_an_encoder_to_start_from_takes_the_place_of_the_recipes() -> None:
+    run = read_pretraining("simclr_emoji", ["model.from_encoder=facebook/dinov2-small"])
+    assert "encoder_config" not in run.model
+    assert run.model["from_encoder"] == "facebook/dinov2-small"
+
+
+def test_an_output_folder_under_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["quickstart", "--modality", "vision", "--output", str(tmp_path / "file" / "here")]) == 2
+    assert "cannot be used (Not a directory)" in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_behind_that_of_a_library() -> None:
+    full = OSError(28, "No space left on device", "/data/cache")
+    error = ValueError("I/O operation on closed file")
+    error.__context__ = full
+    assert str(of_the_system(error)).startswith("/data/cache cannot be written (No space left on device); free some")
+    assert of_the_system(ValueError("no")) is None
 
 
 def test_exit_code_2_and_one_sentence(file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ SHORT = ["training.max_steps=2", "training.use_cpu=true", "training.logging_step
 CHANGED = {
     "images": ["training.per_device_train_batch_size=8", "training.eval_strategy=no"],
     "recordings": ["clustering.num_clusters=8", "training.eval_strategy=no", "data.sampling_rate=16000"],
-    "texts": ["data.vocab_size=200", "training.per_device_train_batch_size=4"],
+    "texts": ["data.vocab_size=200", "training.per_device_train_batch_size=4", "data.sentences=punctuation"],
 }
 
 HIDDEN_STATES_WITHOUT_HF_SSL = """
