@@ -25,8 +25,7 @@ def drop_broken(dataset: Split, modality: str, args: DataArguments, *, required:
     """Opens every item once; what was found is cached by `datasets`.
 
     Broken are images that cannot be decoded; recordings that cannot be decoded, hold NaN or infinity or are shorter
-    than
-    `args.min_seconds`; empty texts. For speech it also measures, and says once for each sampling rate that
+    than `args.min_seconds`; empty texts. For speech it also measures, and says once for each sampling rate that
     recordings at that rate will be resampled.
 
     Args:

@@ -50,8 +50,7 @@ def read_folder(root: Path, modality: str, on_error: str = "raise") -> dict[str,
 
     Returns:
         `dict[str, Dataset]`: per split, with the columns `image`, `audio` (both undecoded) or `text`; `file`, the path
-        within
-        `root`; and perhaps `label` and what the metadata adds.
+            within `root`; and perhaps `label` and what the metadata adds.
 
     Raises:
         InputError: when the folder has no file of the modality, or a metadata file does not fit the files.

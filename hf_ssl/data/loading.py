@@ -40,10 +40,10 @@ def load_splits(args: DataArguments, modality: str) -> DatasetDict | IterableDat
 
     Returns:
         `DatasetDict` (`IterableDatasetDict` if `args.streaming`, except for folders and text files of one's own, which
-        are read as they are needed anyway): `train` and, as far as there are any, `validation` and `test`. Columns:
-        `image` or
-        `audio`, undecoded (`bytes` and `path`), or `text`; with `args.label_column` also `label`, a `ClassLabel` with
-        the same classes in every split; for speech `text`, if there are transcripts; and what else the data has.
+            are read as they are needed anyway): `train` and, as far as there are any, `validation` and `test`.
+            Columns: `image` or `audio`, undecoded (`bytes` and `path`), or `text`; with `args.label_column` also
+            `label`, a `ClassLabel` with the same classes in every split; for speech `text`, if there are transcripts;
+            and what else the data has.
 
     Raises:
         InputError: when a path, sample, split or column does not exist, the data cannot be read, or a label is missing

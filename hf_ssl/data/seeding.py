@@ -8,8 +8,7 @@ def item_generator(seed: int, epoch: int, index: int) -> torch.Generator:
     """The generator of one item in one epoch of one run.
 
     It depends on nothing else: not on the batch, the worker, the rank or what was drawn before. That is what makes a
-        resumed run
-    equal to an uninterrupted one.
+    resumed run equal to an uninterrupted one.
 
     Args:
         seed (`int`): of the run, non-negative.

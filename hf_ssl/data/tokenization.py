@@ -19,8 +19,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerFast:
 
     Raises:
         InputError: if there is none, or it lacks what masked-token objectives need: a mask and a padding token, and
-        the
-            words that its tokens belong to.
+            the words that its tokens belong to.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
