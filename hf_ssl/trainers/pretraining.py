@@ -188,7 +188,11 @@ class SSLTrainer(AtomicCheckpointTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
-        """Only the loss: an objective's predictions have no metric of their own."""
+        """Only the loss: an objective's predictions have no metric of their own.
+
+        It is the mean over this batch. The trainer averages batches by their rows, so `eval_loss` depends a little on
+        how the items are cut into batches.
+        """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach(), None, None  # type: ignore[union-attr]
