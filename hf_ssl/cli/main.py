@@ -61,25 +61,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except Exception as error:
         sentence = of_the_system(error)
-        if sentence is None:
+        if sentence is None:  # a defect: with its traceback
             raise
         print(f"hf-ssl: {sentence}", file=sys.stderr)
         return 2
     return 0
 
 
-def of_the_system(error: BaseException | None) -> str | None:
-    """What to say of a file or folder that cannot be used, or of a full disk; `None` for any other error.
+def of_the_system(error: Exception) -> str | None:
+    """What to say of a full disk, or of a file or folder that cannot be used; `None` for any other error.
 
-    Libraries raise errors of their own while they clean up after one of the system, which is then their context.
+    A full disk may stand behind another error: libraries raise their own while they clean up after it.
     """
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.errno in DISK_IS_FULL:
             remedy = "free some space and start the same command again (a training with --resume)"
-            return f"{error.filename or 'A file'} cannot be written ({error.strerror}); {remedy}."
-        if isinstance(error, OSError) and error.filename is not None:
-            return f"{error.filename} cannot be used ({error.strerror}); check the path and its permissions."
-        error = error.__cause__ or error.__context__
+            return f"{behind.filename or 'A file'} cannot be written ({behind.strerror}); {remedy}."
+        behind = behind.__cause__ or behind.__context__
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used ({error.strerror}); check the path and its permissions."
     return None
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that are either whole or not there, whenever the process is killed."""
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ssl.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 STAGING = ".staging"
 """Folder in the output folder where a checkpoint is written before it gets its name."""
@@ -32,14 +35,17 @@ class AtomicCheckpointTrainer(Trainer):
 
     _staging = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.args.n_gpu > 1:
-            raise InputError(
-                f"This process sees {self.args.n_gpu} GPUs, and would train on copies of the model in threads; start "
-                f"one process a GPU with `python -m torch.distributed.run --nproc_per_node {self.args.n_gpu} -m "
-                "hf_ssl.cli.main ...`, or show it one with CUDA_VISIBLE_DEVICES=0."
+    def __init__(self, *, args: TrainingArguments, **kwargs: Any) -> None:
+        if args.n_gpu > 1:
+            # The stock trainer would run copies of the model in threads and average losses that are sums.
+            logger.warning(
+                "Of %d GPUs this process uses the first; `python -m torch.distributed.run --nproc_per_node %d -m "
+                "hf_ssl.cli.main ...` uses all.",
+                args.n_gpu,
+                args.n_gpu,
             )
+            args._n_gpu = 1
+        super().__init__(args=args, **kwargs)
         if self.args.gradient_checkpointing and not self._can_recompute():
             raise InputError(
                 f"A {type(self.model).__name__} on this encoder cannot recompute its activations; leave "

@@ -19,7 +19,7 @@ from hf_ssl.data.text import prepare_text
 from hf_ssl.errors import InputError, writing
 from hf_ssl.evaluation.encoders import load_encoder_config
 from hf_ssl.hub.card import write_card
-from hf_ssl.modeling import objective
+from hf_ssl.modeling import Objective, objective
 from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
 from hf_ssl.trainers.arguments import SSLTrainingArguments
 from hf_ssl.trainers.build import make_model
@@ -91,24 +91,7 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
     model = make_model(row, run.model, data.config_updates)
     if checkpoint is not None:
         check_same_model(checkpoint, model.config)
-    if data.validation is None and training.eval_strategy != IntervalStrategy.NO:
-        raise InputError(
-            f"training.eval_strategy is {training.eval_strategy.value}, but {run.data.path} has no validation items; "
-            "set training.eval_strategy=no, or name data.validation_split."
-        )
-    data.collator.draw = partial(model.draw_inputs, model.config)
-    trainer = SSLTrainer(
-        model=model,
-        args=training,
-        train_dataset=data.train,
-        eval_dataset=data.validation,
-        data_collator=data.collator,
-        processing_class=data.processor,
-        lengths=data.lengths,
-        batch_transform=data.batch_transform,
-    )
-    if run.data.label_column is not None and training.eval_strategy != IntervalStrategy.NO:
-        trainer.add_callback(online_probe(trainer, run.data, row.modality, data.processor))
+    trainer = _make_trainer(run, row, model, data)
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     if trainer.is_world_process_zero():
@@ -118,13 +101,34 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
         with writing(output):
             save_run(output, run, model, data, metrics)
             write_card(output, command=command)
-        logger.info(
-            "The encoder is in %s; `AutoModel.from_pretrained(%r)` loads it.",
-            output / "encoder",
-            str(output / "encoder"),
-        )
+        encoder = output / "encoder"
+        logger.info("The encoder is in %s; `AutoModel.from_pretrained(%r)` loads it.", encoder, str(encoder))
     trainer.accelerator.wait_for_everyone()
     return output
+
+
+def _make_trainer(run: PreTrainingRun, row: Objective, model: SSLPreTrainedModel, data: PreparedData) -> SSLTrainer:
+    """The trainer with the objective's draw in its collator and, where the data have a label, the online probe."""
+    evaluates = run.training.eval_strategy != IntervalStrategy.NO
+    if evaluates and data.validation is None:
+        raise InputError(
+            f"training.eval_strategy is {run.training.eval_strategy.value}, but {run.data.path} has no validation "
+            "items; set training.eval_strategy=no, or name data.validation_split."
+        )
+    data.collator.draw = partial(model.draw_inputs, model.config)
+    trainer = SSLTrainer(
+        model=model,
+        args=run.training,
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=data.collator,
+        processing_class=data.processor,
+        lengths=data.lengths,
+        batch_transform=data.batch_transform,
+    )
+    if evaluates and run.data.label_column is not None:
+        trainer.add_callback(online_probe(trainer, run.data, row.modality, data.processor))
+    return trainer
 
 
 def _with_units(run: PreTrainingRun, output: Path) -> PreTrainingRun:

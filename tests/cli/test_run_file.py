@@ -138,6 +138,8 @@ def test_an_error_of_the_system_behind_that_of_a_library() -> None:
     error.__context__ = full
     assert str(of_the_system(error)).startswith("/data/cache cannot be written (No space left on device); free some")
     assert of_the_system(ValueError("no")) is None
+    error.__context__ = FileNotFoundError(2, "No such file or directory", "/data/cache")
+    assert of_the_system(error) is None, "a defect is not excused by what was tried before"
 
 
 def test_exit_code_2_and_one_sentence(file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ RECIPES = {"images": "simclr_emoji", "recordings": "hubert_asterisk", "texts": "
 
 SHORT = ["training.max_steps=2", "training.use_cpu=true", "training.logging_steps=1", "training.save_steps=2"]
 CHANGED = {
-    "images": ["training.per_device_train_batch_size=8", "training.eval_strategy=no"],
-    "recordings": ["clustering.num_clusters=8", "training.eval_strategy=no", "data.sampling_rate=16000"],
+    "images": ["training.per_device_train_batch_size=8"],
+    "recordings": ["clustering.num_clusters=8", "data.sampling_rate=16000"],
     "texts": ["data.vocab_size=200", "training.per_device_train_batch_size=4", "data.sentences=punctuation"],
 }
 
@@ -91,6 +91,10 @@ def test_own_files_to_an_encoder_that_plain_transformers_loads(kind: str, tmp_pa
     assert {"encoder", "pretraining", "checkpoint-2", "run.yaml", "metrics.json", "README.md"} <= {
         entry.name for entry in run.iterdir()
     }
+
+    longer = [setting.replace("max_steps=2", "max_steps=3") for setting in settings]
+    assert main(["pretrain", RECIPES[kind], *longer, "--resume"]) == 0
+    assert (run / "checkpoint-3").is_dir()
 
     inputs = INPUTS[kind]()
     save_file(inputs, tmp_path / "inputs.safetensors")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.vision.simclr import SimCLRConfig, SimCLRForPreTraining
@@ -125,12 +127,32 @@ def test_a_stream_is_resumed_in_any_of_its_passes(tmp_path: Path) -> None:
 
 
 def test_the_best_checkpoint_is_loaded_by_all_ranks(tmp_path: Path) -> None:
-    options = ["--best", "--save-steps=2", "--steps=4", "--batch-size=4"]
-    train("bert", tmp_path, *options, ranks=2)
+    """With this learning rate the loss grows, so that the best checkpoint is not the last."""
+    options = ["--best", "--save-steps=2", "--steps=6", "--batch-size=4", "--learning-rate=30"]
+    final = weights(train("bert", tmp_path, *options, ranks=2))
+    state = json.loads((tmp_path / "checkpoint-6" / "trainer_state.json").read_text())
+    assert state["best_global_step"] < 6
+    best = load_file(tmp_path / f"checkpoint-{state['best_global_step']}" / "model.safetensors")
+    assert all(torch.equal(final[name], value) for name, value in best.items())
+    assert_identical(final, load_file(tmp_path / "model-1.safetensors"))
 
 
 def test_dropped_layers_with_recomputed_activations_on_two_ranks(tmp_path: Path) -> None:
-    train("hubert", tmp_path, "--layerdrop=0.5", "--checkpointing", "--steps=4", "--batch-size=4", ranks=2)
+    options = ["--layerdrop=0.5", "--checkpointing", "--steps=4", "--batch-size=4", "--learning-rate=0.1"]
+    final = weights(train("hubert", tmp_path, *options, ranks=2))
+    start = TINY["hubert"]()[0].state_dict()
+    assert any(not torch.equal(final[name], start[name]) for name in final if ".layers." in name)
+    assert all(value.isfinite().all() for value in final.values())
+    assert_identical(final, load_file(tmp_path / "model-1.safetensors"))
+
+
+def test_of_several_gpus_one_process_uses_the_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, args = TINY["bert"]()[0], SSLTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    args._n_gpu = 2
+    trainer = SSLTrainer(model, args, None, lambda rows: rows)
+    assert "Of 2 GPUs this process uses the first" in caplog.text
+    assert trainer.args.n_gpu == 1
+    assert trainer.args.train_batch_size == args.per_device_train_batch_size
 
 
 def test_an_encoder_that_cannot_recompute_its_activations(tmp_path: Path) -> None:

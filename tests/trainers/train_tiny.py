@@ -2,7 +2,8 @@
 
     train_tiny.py OBJECTIVE OUTPUT [options]
 
-Leaves the final weights in OUTPUT/model.safetensors. With several ranks, under `torch.distributed.run`.
+Leaves the final weights in OUTPUT/model.safetensors; those of rank R > 0, under `torch.distributed.run`, in
+OUTPUT/model-R.safetensors.
 """
 
 import argparse
@@ -122,9 +123,9 @@ def main():
     trainer = SSLTrainer(model, args, train, NoisyCollator(options.noise), eval_dataset=KeyedDataset(rows))
     Path(options.output).mkdir(parents=True, exist_ok=True)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(options.output))
-    if trainer.is_world_process_zero():
-        weights = {name: value.clone() for name, value in model.state_dict().items()}
-        save_file(weights, Path(options.output) / "model.safetensors")
+    name = "model" if trainer.is_world_process_zero() else f"model-{args.process_index}"
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    save_file(weights, Path(options.output) / f"{name}.safetensors")
     trainer.accelerator.wait_for_everyone()
 
 
