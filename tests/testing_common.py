@@ -201,12 +201,11 @@ def pad_waveforms(model: SSLPreTrainedModel, batch: Batch) -> Batch:
     waveforms = batch["input_values"]
     padded = nn.functional.pad(waveforms, (0, 3200))
     attention_mask = nn.functional.pad(torch.ones_like(waveforms, dtype=torch.long), (0, 3200))
-    frames = model.encoder._get_feat_extract_output_lengths(padded.shape[1])
-    extra = int(frames) - batch["labels"].shape[1]
-    return {
-        **batch,
-        "input_values": padded,
-        "attention_mask": attention_mask,
-        "labels": nn.functional.pad(batch["labels"], (0, extra), value=-100),
-        "mask_time_indices": nn.functional.pad(batch["mask_time_indices"], (0, extra)),
+    frames = batch["mask_time_indices"].shape[1]
+    extra = int(model.encoder._get_feat_extract_output_lengths(padded.shape[1])) - frames
+    of_frames = {
+        name: nn.functional.pad(value, (0, extra), value=-100 if name == "labels" else 0)
+        for name, value in batch.items()
+        if value.shape[1:] == (frames,)
     }
+    return {**batch, **of_frames, "input_values": padded, "attention_mask": attention_mask}

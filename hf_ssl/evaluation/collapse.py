@@ -51,28 +51,34 @@ def effective_rank(features: Tensor) -> Tensor:
     return torch.exp(-(share * share.log()).sum()).where(finite, torch.nan)
 
 
-def prediction_perplexity(logits: Tensor) -> Tensor:
+def prediction_perplexity(logits: Tensor, targets: Tensor) -> Tensor:
     """How many classes are predicted evenly: the exponential of the entropy of the mean predicted distribution.
 
     Args:
         logits (`Tensor`): (N, V).
+        targets (`Tensor`): (N,), int; rows with a negative one are no predictions.
 
     Returns:
         scalar `Tensor` in [1, V]: 1 when every prediction is surely the same class; V when the predictions are spread
             evenly, be each of them sure or not.
     """
-    mean = logits.float().softmax(dim=-1).mean(dim=0)
+    counted = (targets >= 0)[:, None]
+    mean = (logits.float().softmax(dim=-1) * counted).sum(dim=0) / counted.sum().clamp(min=1)
     return torch.exp(-torch.special.xlogy(mean, mean).sum())
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """Share of predictions whose highest score is the target's.
 
+    A row whose scores are all equal predicts nothing and is wrong: with collapsed scores `argmax` is always 0, which
+    is the target of every contrastive prediction (wav2vec 2.0's criterion leaves such rows out in the same way).
+
     Args:
         logits (`Tensor`): (N, V).
-        targets (`Tensor`): (N,), int.
+        targets (`Tensor`): (N,), int; rows with a negative one are no predictions.
 
     Returns:
         scalar `Tensor` in [0, 1].
     """
-    return (logits.argmax(dim=-1) == targets).float().mean()
+    right = (logits.argmax(dim=-1) == targets) & (logits.amax(dim=-1) > logits.amin(dim=-1))
+    return right.sum() / (targets >= 0).sum().clamp(min=1)

@@ -230,5 +230,5 @@ def diagnostics(output: SSLOutput) -> dict[str, Tensor]:
         values["effective_rank"] = collapse.effective_rank(output.features)
     if output.logits is not None and output.targets is not None:
         values["accuracy"] = collapse.accuracy(output.logits, output.targets)
-        values["prediction_perplexity"] = collapse.prediction_perplexity(output.logits)
-    return values
+        values["prediction_perplexity"] = collapse.prediction_perplexity(output.logits, output.targets)
+    return values | (output.diagnostics or {})

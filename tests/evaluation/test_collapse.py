@@ -47,18 +47,30 @@ def test_features_that_are_all_zero_stay_finite():
 
 def test_perplexity_counts_the_classes_in_use():
     one_class = torch.tensor([[100.0, 0.0, 0.0, 0.0]]).expand(8, 4)
-    assert prediction_perplexity(one_class).item() == pytest.approx(1)
-    assert prediction_perplexity(torch.zeros(8, 4)).item() == pytest.approx(4)
-    assert prediction_perplexity(100 * torch.eye(4)).item() == pytest.approx(4)
-    assert prediction_perplexity(100 * torch.eye(4)[:2]).item() == pytest.approx(2)
+    every = torch.zeros(8, dtype=torch.long)
+    assert prediction_perplexity(one_class, every).item() == pytest.approx(1)
+    assert prediction_perplexity(torch.zeros(8, 4), every).item() == pytest.approx(4)
+    assert prediction_perplexity(100 * torch.eye(4), every[:4]).item() == pytest.approx(4)
+    assert prediction_perplexity(100 * torch.eye(4)[:2], every[:2]).item() == pytest.approx(2)
+    no_predictions = torch.tensor([0, 0, -100, -100])
+    assert prediction_perplexity(100 * torch.eye(4), no_predictions).item() == pytest.approx(2)
 
 
 def test_accuracy_by_hand():
     logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     assert accuracy(logits, torch.tensor([1, 0, 0, 1])).item() == 0.75
+    assert accuracy(logits, torch.tensor([1, 1, -100, -100])).item() == 0.5
 
 
-@pytest.mark.parametrize("function", [feature_std, effective_rank, prediction_perplexity])
+def test_scores_that_are_all_equal_predict_nothing():
+    assert accuracy(torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)).item() == 0
+
+
+def perplexity(logits):
+    return prediction_perplexity(logits, torch.zeros(len(logits), dtype=torch.long))
+
+
+@pytest.mark.parametrize("function", [feature_std, effective_rank, perplexity])
 def test_half_precision_is_computed_in_full(function):
     features = gaussian(32, 8).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -16,14 +16,12 @@ from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.codebook import cosine_logits
-from hf_ssl.modeling.blocks.frames import IGNORED, downsampling, labels_at_frames, num_frames, receptive_field
+from hf_ssl.modeling.blocks.frames import IGNORED, downsampling, labels_at_frames
 from hf_ssl.modeling.blocks.gradient import scaled_output
 from hf_ssl.modeling.blocks.output import SSLOutput
+from hf_ssl.modeling.blocks.positions import positions_of, take_frames, take_labels
 from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.span_masking import span_mask
-
-ENCODER_MASK_TIME_PROB = 0.05
-"""transformers' default: an encoder whose own share is 0 would be built without a mask embedding."""
+from hf_ssl.modeling.blocks.waveform import adapt_waveform_encoder, draw_span_masks, frames_of_rows, masked_frames
 
 
 @strict
@@ -33,7 +31,7 @@ class HubertPreTrainingConfig(SSLConfig):
     Args:
         encoder_config (`dict` or `PreTrainedConfig`, *optional*): a waveform encoder of the wav2vec 2.0 family
             (`hubert`, `wav2vec2`, `wavlm`, `unispeech-sat`, `data2vec-audio`, `sew` ...); by default HuBERT BASE. Its
-            SpecAugment settings are adapted: feature masking off, and a mask embedding in any case.
+            own SpecAugment is switched off, and it has a mask embedding in any case.
         num_clusters (`int`): V, the number of k-means clusters: 100 in the first iteration, 500 in the second.
         label_rate (`float`): units a second, Hz: 100 for MFCC frames, 50 for the layers of an encoder.
         sampling_rate (`int`): of the waveforms, Hz.
@@ -76,21 +74,8 @@ class HubertPreTrainingConfig(SSLConfig):
         for name in ("mask_time_prob", "alpha", "feature_grad_mult"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
-        self._prepare_encoder()
-
-    def _prepare_encoder(self) -> None:
         assert isinstance(self.encoder_config, PreTrainedConfig)
-        encoder = self.encoder_config.to_dict()
-        if "conv_kernel" not in encoder or "mask_time_prob" not in encoder:
-            raise InputError(
-                f"The encoder '{encoder['model_type']}' does not read waveforms through a CNN; HuBERT needs one of "
-                "the wav2vec 2.0 family (hubert, wav2vec2, wavlm, unispeech-sat, data2vec-audio, sew)."
-            )
-        # What is masked is an input of this objective: the encoder has to take it, and must draw nothing of its own.
-        self.encoder_config.apply_spec_augment = True
-        self.encoder_config.mask_feature_prob = 0.0
-        if self.encoder_config.mask_time_prob == 0:
-            self.encoder_config.mask_time_prob = ENCODER_MASK_TIME_PROB
+        adapt_waveform_encoder(self.encoder_config, "HuBERT")
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -145,6 +130,8 @@ class HubertForPreTraining(SSLPreTrainedModel):
         input_values: Tensor,
         mask_time_indices: Tensor,
         labels: Tensor,
+        masked_positions: Tensor,
+        unmasked_positions: Tensor,
         attention_mask: Tensor | None = None,
         num_items_in_batch: dict[str, Tensor] | None = None,
         return_loss: bool = True,
@@ -156,6 +143,8 @@ class HubertForPreTraining(SSLPreTrainedModel):
             input_values (`Tensor` of shape `(B, S)`): waveforms at the config's `sampling_rate`.
             mask_time_indices (boolean `Tensor` of shape `(B, T)`): `True` = masked.
             labels (`Tensor` of shape `(B, T)`): the unit of each frame in 0 … V − 1, −100 = not predicted.
+            masked_positions (`Tensor` of shape `(B, M)`): the masked frames that have a label, see [`positions_of`].
+            unmasked_positions (`Tensor` of shape `(B, U)`): the others that have one.
             attention_mask (`Tensor` of shape `(B, S)`, *optional*): 1 = sample, 0 = padding; none where all rows are
                 full.
             num_items_in_batch (`dict[str, Tensor]`, *optional*): the divisors of the terms ([`count_predictions`])
@@ -170,26 +159,28 @@ class HubertForPreTraining(SSLPreTrainedModel):
         Raises:
             InputError: when the labels are not one a frame.
         """
-        with scaled_output(self.encoder.feature_extractor, self.config.feature_grad_mult) as cnn_outputs:
-            encoded = self.encoder(
-                input_values, attention_mask=attention_mask, mask_time_indices=mask_time_indices, **kwargs
-            )
+        with (
+            scaled_output(self.encoder.feature_extractor, self.config.feature_grad_mult) as cnn_outputs,
+            masked_frames(self.encoder, mask_time_indices),
+        ):
+            encoded = self.encoder(input_values, attention_mask=attention_mask, **kwargs)
         hidden = encoded.last_hidden_state  # (B, T, D)
         if labels.shape != hidden.shape[:2]:
             raise InputError(
                 f"labels have shape {tuple(labels.shape)} but the encoder has {tuple(hidden.shape[:2])} frames; "
                 "`draw_inputs` turns units of any rate into one label a frame."
             )
-        labelled = labels != IGNORED
-        masked, unmasked = labelled & mask_time_indices, labelled & ~mask_time_indices
         energy = cnn_outputs[0].float().square().mean(dim=1)  # (B, C, T) before its LayerNorm -> (B, T)
-        # Choosing by a boolean mask waits for the GPU; so does transformers' own masking inside the encoder.
-        logits, targets = self._logits(hidden[masked]), labels[masked]  # (N, V), (N,)
+        logits, targets = self._predictions(hidden, labels, masked_positions)  # (N, V), (N,)
 
         weights = self.config.loss_weights
-        sums = {"masked": F.cross_entropy(logits, targets, reduction="sum"), "features": (energy * labelled).sum()}
+        sums = {
+            "masked": F.cross_entropy(logits, targets, reduction="sum"),
+            "features": (energy * (labels != IGNORED)).sum(),
+        }
         if weights["unmasked"] > 0:
-            sums["unmasked"] = F.cross_entropy(self._logits(hidden[unmasked]), labels[unmasked], reduction="sum")
+            unmasked = self._predictions(hidden, labels, unmasked_positions)
+            sums["unmasked"] = F.cross_entropy(*unmasked, reduction="sum")
         num_predictions = self.count_predictions({"labels": labels, "mask_time_indices": mask_time_indices})
         divisors = num_items_in_batch or num_predictions
         terms = {name: total / divisors[name].clamp(min=1) for name, total in sums.items()}
@@ -204,9 +195,11 @@ class HubertForPreTraining(SSLPreTrainedModel):
             attentions=encoded.attentions,
         )
 
-    def _logits(self, frames: Tensor) -> Tensor:
-        """Scores of the clusters, (N, V), for encoder outputs (N, D)."""
-        return cosine_logits(self.projection_head(frames), self.codebook, self.config.temperature)
+    def _predictions(self, hidden: Tensor, labels: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the clusters, (N, V), and labels, (N,), of the frames at the positions."""
+        frames = self.projection_head(take_frames(hidden, positions)).flatten(0, 1)
+        logits = cosine_logits(frames, self.codebook, self.config.temperature)
+        return logits, take_labels(labels, positions, IGNORED).flatten()
 
     @staticmethod
     def count_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -243,39 +236,41 @@ class HubertForPreTraining(SSLPreTrainedModel):
                 "`hf-ssl cluster`."
             )
         batch = dict(batch)
-        units, (num_rows, num_samples) = batch.pop("units"), batch["input_values"].shape
-        samples = [num_samples] * num_rows
-        if "attention_mask" in batch:
-            samples = batch["attention_mask"].sum(dim=1).tolist()
-        frames = num_frames(config.encoder_config, num_samples)
-        batch["mask_time_indices"] = torch.zeros(num_rows, frames, dtype=torch.bool)
-        batch["labels"] = torch.full((num_rows, frames), IGNORED)
-        for row, generator in enumerate(generators):
+        units = batch.pop("units")
+        frames, num_columns = frames_of_rows(config.encoder_config, batch)
+        labels = torch.full((len(frames), num_columns), IGNORED)
+        for row, row_frames in enumerate(frames):
             row_units = units[row][units[row] != IGNORED]
-            row_frames = num_frames(config.encoder_config, samples[row])
-            _check_units(config, row_units, row_frames, samples[row])
-            batch["labels"][row, :row_frames] = labels_at_frames(row_units, row_frames, config.units_per_frame)
-            batch["mask_time_indices"][row, :row_frames] = span_mask(
-                row_frames, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks, generator
-            )
-        return batch
-
-
-def _check_units(config: HubertPreTrainingConfig, units: Tensor, frames: int, samples: int) -> None:
-    """Refuses units (U,) that cannot be of this waveform; ends may differ by a tenth of a second."""
-    if frames == 0:
-        needed = receptive_field(config.encoder_config)
-        raise InputError(
-            f"A waveform of {samples} samples is shorter than the {needed} of a frame; raise data.min_seconds."
+            _check_units(config, row_units, row_frames)
+            labels[row, :row_frames] = labels_at_frames(row_units, row_frames, config.units_per_frame)
+        mask = draw_span_masks(
+            frames,
+            num_columns,
+            probability=config.mask_time_prob,
+            length=config.mask_time_length,
+            min_masks=config.mask_time_min_masks,
+            generators=generators,
         )
+        labelled = labels != IGNORED
+        return {
+            **batch,
+            "labels": labels,
+            "mask_time_indices": mask,
+            "masked_positions": positions_of(mask & labelled),
+            "unmasked_positions": positions_of(~mask & labelled),
+        }
+
+
+def _check_units(config: HubertPreTrainingConfig, units: Tensor, frames: int) -> None:
+    """Refuses units (U,) that cannot be of a waveform of so many frames; ends may differ by a tenth of a second."""
     if len(units) == 0 or units.min() < 0:
         found = "no units" if len(units) == 0 else f"the unit {int(units.min())}"
-        raise InputError(f"A waveform of {samples} samples has {found}; make its units again with `hf-ssl cluster`.")
+        raise InputError(f"A waveform of {frames} frames has {found}; make its units again with `hf-ssl cluster`.")
     expected = frames * config.units_per_frame
     if abs(len(units) - expected) > max(4, 0.1 * config.label_rate):
-        rate = len(units) * config.sampling_rate / samples
+        rate = config.label_rate * len(units) / expected
         raise InputError(
-            f"A waveform of {samples} samples has {len(units)} units, about {rate:.0f} Hz, but label_rate is "
+            f"A waveform of {frames} frames has {len(units)} units, about {rate:.0f} Hz, but label_rate is "
             f"{config.label_rate:g} Hz; set label_rate to that of the units, or make them again with `hf-ssl cluster`."
         )
     if units.max() >= config.num_clusters:

@@ -9,6 +9,8 @@ from transformers import AutoModel, HubertConfig, HubertModel, Wav2Vec2Config, W
 from hf_ssl.data.seeding import item_generator
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.frames import IGNORED, num_frames
+from hf_ssl.modeling.blocks.positions import positions_of
+from hf_ssl.modeling.blocks.waveform import masked_frames
 from hf_ssl.modeling.speech.hubert import HubertForPreTraining, HubertPreTrainingConfig
 
 ENCODER = {
@@ -61,7 +63,7 @@ def padded_batch(config, lengths):
     waveforms = [
         F.pad(row["input_values"][0], (0, max(lengths) - length)) for row, length in zip(rows, lengths, strict=True)
     ]
-    return {
+    batch = {
         "input_values": torch.stack(waveforms),
         "attention_mask": torch.stack([(torch.arange(max(lengths)) < length).long() for length in lengths]),
         "labels": torch.stack(
@@ -71,12 +73,23 @@ def padded_batch(config, lengths):
             [F.pad(r["mask_time_indices"][0], (0, frames - r["mask_time_indices"].shape[1])) for r in rows]
         ),
     }
+    return with_positions(batch)
+
+
+def with_positions(batch):
+    labelled, masked = batch["labels"] != IGNORED, batch["mask_time_indices"]
+    positions = {
+        "masked_positions": positions_of(labelled & masked),
+        "unmasked_positions": positions_of(labelled & ~masked),
+    }
+    return {**batch, **positions}
 
 
 def terms_of_the_paper(model, batch):
     """L_m, L_u and the penalty, frame by frame: section II, and the noise-contrastive form of the authors' code."""
     config = model.config
-    hidden = model.encoder(batch["input_values"], mask_time_indices=batch["mask_time_indices"]).last_hidden_state
+    with masked_frames(model.encoder, batch["mask_time_indices"]):
+        hidden = model.encoder(batch["input_values"]).last_hidden_state
     features = model.encoder.feature_extractor(batch["input_values"])  # (B, C, T)
     masked, unmasked, energy = [], [], []
     for b in range(len(hidden)):
@@ -125,9 +138,11 @@ def test_output():
     output = model(**batch)
     counts = model.count_predictions(batch)
     masked = batch["mask_time_indices"]
-    assert counts["masked"] == masked.sum() == len(output.logits) == len(output.targets)
+    predicted = output.targets != IGNORED
+    assert counts["masked"] == masked.sum() == predicted.sum()
+    assert len(output.logits) == len(output.targets) == 3 * masked.sum(dim=1).max()
     assert counts["features"] == counts["masked"] + counts["unmasked"] == masked.numel()
-    assert torch.equal(output.targets, batch["labels"][masked])
+    assert torch.equal(output.targets[predicted], batch["labels"][masked])
     assert F.cross_entropy(output.logits, output.targets).item() == pytest.approx(output.loss_terms["masked"].item())
     assert output.features.shape == (3, 16)
     assert not output.features.requires_grad
@@ -148,13 +163,15 @@ def test_gradient_does_not_depend_on_micro_batches(lengths):
     whole = gradients(model, [batch], counts)
     # Each row alone: a short one without the padding that it has among the others.
     rows = [
-        {
-            "input_values": batch["input_values"][i : i + 1, :length],
-            "labels": batch["labels"][i : i + 1, : num_frames(model.config.encoder_config, length)],
-            "mask_time_indices": batch["mask_time_indices"][
-                i : i + 1, : num_frames(model.config.encoder_config, length)
-            ],
-        }
+        with_positions(
+            {
+                "input_values": batch["input_values"][i : i + 1, :length],
+                "labels": batch["labels"][i : i + 1, : num_frames(model.config.encoder_config, length)],
+                "mask_time_indices": batch["mask_time_indices"][
+                    i : i + 1, : num_frames(model.config.encoder_config, length)
+                ],
+            }
+        )
         for i, length in enumerate(lengths)
     ]
     parts = gradients(model, rows, counts)
@@ -265,11 +282,8 @@ def test_starts_from_a_published_encoder(config_class, model_class, tmp_path):
     with torch.no_grad():
         expected = encoder(batch["input_values"]).last_hidden_state
         assert torch.equal(model.encoder(batch["input_values"]).last_hidden_state, expected)
-        assert not torch.equal(model.encoder(**_inputs(batch)).last_hidden_state, expected)
-
-
-def _inputs(batch):
-    return {name: batch[name] for name in ("input_values", "mask_time_indices")}
+        with masked_frames(model.encoder, batch["mask_time_indices"]):
+            assert not torch.equal(model.encoder(batch["input_values"]).last_hidden_state, expected)
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "wavlm", "unispeech-sat", "unispeech", "data2vec-audio", "sew"])
@@ -304,7 +318,7 @@ def test_config_refuses(values, message):
         (16_000, [0] * 100, "100 units, about 100 Hz, but label_rate is 50 Hz"),
         (16_000, [0] * 30, "30 units, about 30 Hz"),
         (100, [0], "100 samples is shorter than the"),
-        (1000, [IGNORED], "has no units"),
+        (1000, [IGNORED], "3 frames has no units"),
         (16_000, [-5] * 50, "has the unit -5"),
     ],
 )

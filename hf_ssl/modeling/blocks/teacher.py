@@ -1,0 +1,49 @@
+"""Teachers: copies of a student that follow it as an exponential moving average, without gradient."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+def make_teacher(student: nn.Module) -> nn.Module:
+    """A frozen fp32 copy of the student.
+
+    Call it, or [`copy_weights`], again once the student's weights have been loaded.
+    """
+    teacher = copy.deepcopy(student).float()
+    return teacher.requires_grad_(False)
+
+
+@torch.no_grad()
+def copy_weights(teacher: nn.Module, student: nn.Module) -> None:
+    """Make the teacher equal to the student again."""
+    teacher.load_state_dict(student.state_dict())
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """Move the teacher towards the student: `θ' ← τ θ' + (1 − τ) θ`, in the teacher's precision; buffers are copied.
+
+    Args:
+        teacher (`nn.Module`): changed in place; of the same structure as the student.
+        student (`nn.Module`): what it follows.
+        decay (`float`): τ in [0, 1]: 1 leaves the teacher as it is.
+    """
+    ours: list[torch.Tensor] = list(teacher.parameters())
+    theirs = [p.detach().to(q.dtype) for p, q in zip(student.parameters(), ours, strict=True)]
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    for ours_buffer, buffer in zip(teacher.buffers(), student.buffers(), strict=True):
+        ours_buffer.copy_(buffer)
+
+
+def linear_decay(progress: float, start: float, end: float, share: float) -> float:
+    """The decay at some point of the training: linear from `start` to `end` over its first part, then constant.
+
+    Args:
+        progress (`float`): share of the training that is done, in [0, 1].
+        start (`float`): τ at the beginning.
+        end (`float`): τ from `share` on.
+        share (`float`): of the training over which τ rises, in [0, 1].
+    """
+    return end if progress >= share else start + (end - start) * progress / share

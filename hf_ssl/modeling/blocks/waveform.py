@@ -1,0 +1,120 @@
+"""What objectives on waveform encoders share: encoders that are given their mask, and masks for every recording.
+
+The wav2vec 2.0 family of transformers: a CNN turns the waveform into frames, a Transformer (`encoder.encoder`) reads
+them, and `encoder.masked_spec_embed` stands for a masked frame.
+"""
+
+# B recordings, S samples, T frames, D hidden size
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.frames import num_frames, receptive_field
+from hf_ssl.modeling.blocks.span_masking import span_mask
+
+FAMILY = "hubert, wav2vec2, wavlm, unispeech-sat, data2vec-audio, sew"
+
+ENCODER_MASK_TIME_PROB = 0.05
+"""transformers' default: an encoder whose own share is 0 would be built without a mask embedding."""
+
+
+def adapt_waveform_encoder(encoder_config: PreTrainedConfig, objective: str) -> None:
+    """Make an encoder draw no mask of its own, and have a mask embedding.
+
+    Args:
+        encoder_config (`PreTrainedConfig`): changed in place.
+        objective (`str`): its title, for the message.
+
+    Raises:
+        InputError: for an encoder that is not of the wav2vec 2.0 family.
+    """
+    fields = encoder_config.to_dict()
+    if "conv_kernel" not in fields or "mask_time_prob" not in fields:
+        raise InputError(
+            f"The encoder '{fields['model_type']}' does not read waveforms through a CNN; {objective} needs one of "
+            f"the wav2vec 2.0 family ({FAMILY})."
+        )
+    encoder_config.apply_spec_augment = False
+    if encoder_config.mask_time_prob == 0:
+        encoder_config.mask_time_prob = ENCODER_MASK_TIME_PROB
+
+
+@contextmanager
+def masked_frames(encoder: PreTrainedModel, mask_time_indices: Tensor) -> Iterator[None]:
+    """Lets the Transformer of an encoder read the mask embedding instead of the masked frames.
+
+    A hook that lives for one forward pass. The encoder's own way (its argument `mask_time_indices`) assigns by a
+    boolean mask, for which the host waits for the accelerator.
+
+    Args:
+        encoder (`PreTrainedModel`): of the wav2vec 2.0 family, its own SpecAugment switched off.
+        mask_time_indices (boolean `Tensor` of shape `(B, T)`): `True` = masked.
+    """
+
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden, *rest = args
+        embedding = encoder.masked_spec_embed.to(hidden.dtype)
+        return (torch.where(mask_time_indices[..., None], embedding, hidden), *rest)
+
+    handle = encoder.encoder.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def frames_of_rows(encoder_config: PreTrainedConfig, batch: dict[str, Tensor]) -> tuple[list[int], int]:
+    """How many frames each recording of a batch has, and how many the batch has with its padding.
+
+    Args:
+        encoder_config (`PreTrainedConfig`): of the wav2vec 2.0 family.
+        batch (`dict[str, Tensor]`): `input_values` (B, S), and `attention_mask` (B, S) where rows are padded.
+
+    Raises:
+        InputError: for a recording without a single frame.
+    """
+    num_rows, num_samples = batch["input_values"].shape
+    samples = [num_samples] * num_rows
+    if "attention_mask" in batch:
+        samples = batch["attention_mask"].sum(dim=1).tolist()
+    frames = [num_frames(encoder_config, row) for row in samples]
+    if min(frames) == 0:
+        raise InputError(
+            f"A waveform of {min(samples)} samples is shorter than the {receptive_field(encoder_config)} of a frame; "
+            "raise data.min_seconds."
+        )
+    return frames, num_frames(encoder_config, num_samples)
+
+
+def draw_span_masks(
+    frames: list[int],
+    num_columns: int,
+    *,
+    probability: float,
+    length: int,
+    min_masks: int,
+    generators: list[torch.Generator],
+) -> Tensor:
+    """The mask of every recording ([`span_mask`]), each from its own generator.
+
+    Args:
+        frames (`list[int]`): of each recording.
+        num_columns (`int`): T, frames of the batch; those after a recording's end are not masked.
+        probability (`float`): masked share before overlap.
+        length (`int`): frames a span.
+        min_masks (`int`): the least number of spans.
+        generators (`list[torch.Generator]`): one a row.
+
+    Returns:
+        boolean `Tensor` of shape `(B, T)`.
+    """
+    mask = torch.zeros(len(frames), num_columns, dtype=torch.bool)
+    for row, (num_row_frames, generator) in enumerate(zip(frames, generators, strict=True)):
+        mask[row, :num_row_frames] = span_mask(num_row_frames, probability, length, min_masks, generator)
+    return mask
