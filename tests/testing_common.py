@@ -13,10 +13,17 @@ import hf_ssl  # noqa: F401 - registers the classes
 from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
 from hf_ssl.trainers.build import own_fields
 from hf_ssl.tuners.lora_targets import lora_targets
-from tests.tiny import TINY, Batch
+from tests.tiny import OVER_A_BATCH, OWN_ENCODERS, TINY, Batch
 
 # Of a batch, what the encoder takes.
-ENCODER_INPUTS = ("input_ids", "token_type_ids", "attention_mask", "input_values", "pixel_values")
+ENCODER_INPUTS = (
+    "input_ids",
+    "token_type_ids",
+    "attention_mask",
+    "input_values",
+    "input_features",
+    "pixel_values",
+)
 
 
 def encoder_inputs(batch: Batch) -> Batch:
@@ -87,11 +94,15 @@ class ObjectiveBattery:
         assert type(AutoModel.from_pretrained(tmp_path)) is type(model)
 
     def test_export_is_a_plain_transformers_encoder(
-        self, model: SSLPreTrainedModel, batch: Batch, tmp_path: Path
+        self, name: str, model: SSLPreTrainedModel, batch: Batch, tmp_path: Path
     ) -> None:
         model.export_encoder(tmp_path)
         plain, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
-        assert type(plain).__module__.startswith("transformers.")
+        if name in OWN_ENCODERS:
+            assert set(plain.config.auto_map) == {"AutoConfig", "AutoModel"}
+            assert all((tmp_path / f"{code.split('.')[0]}.py").is_file() for code in plain.config.auto_map.values())
+        else:
+            assert type(plain).__module__.startswith("transformers.")
         assert not report["unexpected_keys"]
         assert all("pooler" in key for key in report["missing_keys"])
         inputs = encoder_inputs(batch)
@@ -151,15 +162,19 @@ class ObjectiveBattery:
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
     def test_padding_changes_nothing(self, model: SSLPreTrainedModel, batch: Batch) -> None:
-        if "attention_mask" not in batch and "input_values" not in batch:
+        if "pixel_values" in batch:
             pytest.skip("images are not padded")
         padded = pad_rows(model, batch)
         assert model.eval()(**padded).loss.item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
 
-    def test_micro_batches_have_the_gradient_of_the_batch(self, model: SSLPreTrainedModel, batch: Batch) -> None:
+    def test_micro_batches_have_the_gradient_of_the_batch(
+        self, name: str, model: SSLPreTrainedModel, batch: Batch
+    ) -> None:
         counts = model.count_predictions(batch)
         if not counts:
             pytest.skip("the loss is defined over a batch of samples")
+        for field, value in OVER_A_BATCH.get(name, {}).items():
+            setattr(model.config, field, value)
         model.eval()(**batch, num_items_in_batch=counts).loss.backward()
         whole = gradients(model)
         model.zero_grad()
@@ -178,9 +193,10 @@ class ObjectiveBattery:
     def test_lora_applies(self, model: SSLPreTrainedModel, batch: Batch) -> None:
         encoder = model.encoder.eval()
         inputs = encoder_inputs(batch)
-        before = encoder(**inputs).last_hidden_state
-        tuned = get_peft_model(encoder, LoraConfig(r=2, target_modules=lora_targets(encoder)))
-        assert torch.equal(before, tuned.eval()(**inputs).last_hidden_state)
+        with torch.no_grad():  # which attention kernel runs may depend on what gradients are recorded
+            before = encoder(**inputs).last_hidden_state
+            tuned = get_peft_model(encoder, LoraConfig(r=2, target_modules=lora_targets(encoder)))
+            assert torch.equal(before, tuned.eval()(**inputs).last_hidden_state)
         trainable = [name for name, p in tuned.named_parameters() if p.requires_grad]
         assert trainable
         assert all("lora_" in name for name in trainable)
@@ -190,6 +206,8 @@ def pad_rows(model: SSLPreTrainedModel, batch: Batch) -> Batch:
     """The same rows, padded at the end as a collator would pad them beside a longer row."""
     if "input_values" in batch:
         return pad_waveforms(model, batch)
+    if "input_features" in batch:
+        return pad_features(batch)
     fill = {"labels": -100}
     return {
         name: value if value.dim() == 1 else nn.functional.pad(value, (0, 6), value=fill.get(name, 0))
@@ -197,14 +215,28 @@ def pad_rows(model: SSLPreTrainedModel, batch: Batch) -> Batch:
     }
 
 
+def pad_features(batch: Batch) -> Batch:
+    """Six more inputs of the encoder in every row, and as many mel frames as they hold."""
+    features = batch["input_features"]
+    num_rows, num_inputs, _ = features.shape
+    of_inputs = {name: nn.functional.pad(batch[name], (0, 0, 0, 6)) for name in ("input_features", "noise")}
+    mask = batch["mask_time_indices"]
+    attention_mask = torch.cat([features.new_ones(num_rows, num_inputs), features.new_zeros(num_rows, 6)], dim=1)
+    return {
+        **batch,
+        **of_inputs,
+        "mask_time_indices": nn.functional.pad(mask, (0, 6 * mask.shape[1] // num_inputs)),
+        "attention_mask": attention_mask.long(),
+    }
+
+
 def pad_waveforms(model: SSLPreTrainedModel, batch: Batch) -> Batch:
     waveforms = batch["input_values"]
     padded = nn.functional.pad(waveforms, (0, 3200))
     attention_mask = nn.functional.pad(torch.ones_like(waveforms, dtype=torch.long), (0, 3200))
-    frames = batch["mask_time_indices"].shape[1]
-    extra = int(model.encoder._get_feat_extract_output_lengths(padded.shape[1])) - frames
+    frames, more = (int(model.encoder._get_feat_extract_output_lengths(x.shape[1])) for x in (waveforms, padded))
     of_frames = {
-        name: nn.functional.pad(value, (0, extra), value=-100 if name == "labels" else 0)
+        name: nn.functional.pad(value, (0, more - frames), value=-100 if name == "labels" else 0)
         for name, value in batch.items()
         if value.shape[1:] == (frames,)
     }

@@ -7,10 +7,24 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, HubertConfig, PreTrainedModel, ViTConfig, set_seed
+from transformers import (
+    BertConfig,
+    Data2VecAudioConfig,
+    HubertConfig,
+    PreTrainedModel,
+    ViTConfig,
+    Wav2Vec2BertConfig,
+    Wav2Vec2Config,
+    set_seed,
+)
 
 from hf_ssl.data.seeding import item_generator
+from hf_ssl.modeling.speech.best_rq import BestRQConfig, BestRQForPreTraining
+from hf_ssl.modeling.speech.data2vec2_audio import Data2Vec2AudioForPreTraining, Data2Vec2AudioPreTrainingConfig
+from hf_ssl.modeling.speech.data2vec2_encoder import Data2Vec2AudioConfig
+from hf_ssl.modeling.speech.data2vec_audio import Data2VecAudioForPreTraining, Data2VecAudioPreTrainingConfig
 from hf_ssl.modeling.speech.hubert import HubertForPreTraining, HubertPreTrainingConfig
+from hf_ssl.modeling.speech.wav2vec2 import Wav2Vec2PreTrainingConfig, Wav2Vec2PreTrainingModel
 from hf_ssl.modeling.text.bert import BertPreTrainingConfig, BertPreTrainingModel
 from hf_ssl.modeling.vision.simclr import SimCLRConfig, SimCLRForPreTraining
 
@@ -63,6 +77,112 @@ def hubert() -> tuple[PreTrainedModel, Batch]:
     return HubertForPreTraining(config), HubertForPreTraining.draw_inputs(config, batch, generators())
 
 
+def wav2vec2() -> tuple[PreTrainedModel, Batch]:
+    set_seed(0)
+    encoder = Wav2Vec2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(32, 32, 32),
+        conv_kernel=(10, 8, 4),
+        conv_stride=(5, 8, 8),
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+        layerdrop=0.0,
+    )
+    config = Wav2Vec2PreTrainingConfig(
+        encoder_config=encoder,
+        num_codevectors_per_group=12,
+        codevector_dim=16,
+        proj_codevector_dim=16,
+        num_negatives=8,
+        feat_quantizer_dropout=0.0,
+        mask_time_length=4,
+    )
+    batch = {"input_values": torch.randn(NUM_ROWS, 8000, generator=item_generator(0, 0, 0))}
+    return Wav2Vec2PreTrainingModel(config), Wav2Vec2PreTrainingModel.draw_inputs(config, batch, generators())
+
+
+def data2vec_audio() -> tuple[PreTrainedModel, Batch]:
+    set_seed(0)
+    encoder = Data2VecAudioConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(32, 32, 32),
+        conv_kernel=(10, 8, 4),
+        conv_stride=(5, 8, 8),
+        # One positional convolution: into a second one padding leaks, in transformers as in the reference.
+        num_conv_pos_embeddings=1,
+        conv_pos_kernel_size=15,
+        num_conv_pos_embedding_groups=4,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        layerdrop=0.0,
+    )
+    config = Data2VecAudioPreTrainingConfig(encoder_config=encoder, average_top_k_layers=2, mask_time_length=4)
+    batch = {"input_values": torch.randn(NUM_ROWS, 8000, generator=item_generator(0, 0, 0))}
+    return Data2VecAudioForPreTraining(config), Data2VecAudioForPreTraining.draw_inputs(config, batch, generators())
+
+
+def data2vec2_audio() -> tuple[PreTrainedModel, Batch]:
+    set_seed(0)
+    encoder = Data2Vec2AudioConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(32, 32, 32),
+        conv_kernel=(10, 8, 4),
+        conv_stride=(5, 8, 8),
+        num_conv_pos_embeddings=2,
+        conv_pos_kernel_size=9,
+        num_conv_pos_embedding_groups=4,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        layerdrop=0.0,
+    )
+    config = Data2Vec2AudioPreTrainingConfig(
+        encoder_config=encoder,
+        num_masks=3,
+        average_top_k_layers=2,
+        decoder_dim=16,
+        decoder_layers=2,
+        decoder_groups=4,
+        decoder_input_dropout=0.0,
+    )
+    batch = {"input_values": torch.randn(NUM_ROWS, 8000, generator=item_generator(0, 0, 0))}
+    return Data2Vec2AudioForPreTraining(config), Data2Vec2AudioForPreTraining.draw_inputs(config, batch, generators())
+
+
+def best_rq() -> tuple[PreTrainedModel, Batch]:
+    set_seed(0)
+    encoder = Wav2Vec2BertConfig(
+        feature_projection_input_dim=16,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_depthwise_kernel_size=5,
+        conformer_conv_dropout=0.0,
+        layerdrop=0.0,
+    )
+    config = BestRQConfig(
+        encoder_config=encoder, codebook_size=12, num_codebooks=2, mask_probability=0.05, mask_length=10
+    )
+    batch = {"input_features": torch.randn(NUM_ROWS, 25, 16, generator=item_generator(0, 0, 0))}
+    return BestRQForPreTraining(config), BestRQForPreTraining.draw_inputs(config, batch, generators())
+
+
 def bert() -> tuple[PreTrainedModel, Batch]:
     set_seed(0)
     encoder = BertConfig(
@@ -95,5 +215,17 @@ def bert() -> tuple[PreTrainedModel, Batch]:
 TINY: dict[str, Callable[[], tuple[PreTrainedModel, Batch]]] = {
     "simclr": simclr,
     "hubert": hubert,
+    "wav2vec2": wav2vec2,
+    "data2vec_audio": data2vec_audio,
+    "data2vec2_audio": data2vec2_audio,
+    "best_rq": best_rq,
     "bert": bert,
 }
+
+OWN_ENCODERS = ("data2vec2_audio",)
+"""Objectives on an encoder that transformers does not have: its code is exported beside its weights."""
+
+OVER_A_BATCH: dict[str, dict[str, float]] = {"wav2vec2": {"diversity_loss_weight": 0.0}}
+"""What leaves out of a loss the term that is defined over a batch of samples, where the others count predictions.
+Its gradient depends on how the batch is cut into micro-batches; that of the others must not.
+"""

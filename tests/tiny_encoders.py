@@ -1,8 +1,10 @@
 """Tiny encoders as plain checkpoints with their preprocessors, as a pretraining run leaves them. Without dropout."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import (
+    CONFIG_MAPPING,
     AutoModel,
     BertConfig,
     HubertConfig,
@@ -14,11 +16,35 @@ from transformers import (
 )
 
 from hf_ssl.data.arguments import TextDataArguments
+from hf_ssl.data.encoder_inputs import fresh_processor
 from hf_ssl.data.loading import load_splits
 from hf_ssl.data.tokenization import train_tokenizer
 from hf_ssl.modeling.blocks.pretrained import Processor
 
 TRANSFORMER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
+_SUBSAMPLING = {
+    **TRANSFORMER,
+    "num_mel_bins": 8,
+    "subsampling_conv_channels": 8,
+    "dropout": 0.0,
+    "activation_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "layerdrop": 0.0,
+}
+MEL_ENCODERS: dict[str, dict[str, Any]] = {
+    "wav2vec2-bert": {
+        **TRANSFORMER,
+        "feature_projection_input_dim": 16,
+        "conv_depthwise_kernel_size": 5,
+        "conformer_conv_dropout": 0.0,
+        "layerdrop": 0.0,
+    },
+    "parakeet_encoder": {**_SUBSAMPLING, "subsampling_factor": 4},
+    "nemotron_asr_streaming_encoder": {**_SUBSAMPLING, "subsampling_factor": 4},
+    "lasr_encoder": {**_SUBSAMPLING, "conv_kernel_size": 8},
+}
+"""Config values of tiny encoders of mel frames of 8 bands, by `model_type`."""
 
 
 def save_image_encoder(folder: Path) -> Path:
@@ -59,6 +85,11 @@ def save_speech_encoder(folder: Path, feat_extract_norm: str = "layer", do_stabl
         layerdrop=0.0,
     )
     return _save(config, Wav2Vec2FeatureExtractor(return_attention_mask=True), folder)
+
+
+def save_mel_encoder(folder: Path, model_type: str, sampling_rate: int = 16_000) -> Path:
+    config = CONFIG_MAPPING[model_type](**MEL_ENCODERS[model_type])
+    return _save(config, fresh_processor(sampling_rate, config), folder)
 
 
 def _save(config: PreTrainedConfig, processor: Processor, folder: Path, **options: bool) -> Path:

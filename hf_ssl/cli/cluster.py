@@ -22,6 +22,8 @@ examples:
   hf-ssl cluster --data sample:speech --features runs/hubert_asterisk/encoder --layer 2 --clusters 200 \\
                  --output units/it2 data.sampling_rate=8000
       the second iteration: what layer 2 has learned (of HuBERT BASE it is layer 6, and 500 clusters)
+  hf-ssl pretrain hubert_asterisk_iterations
+      both iterations with their units in one command
   hf-ssl cluster --data my_recordings --fit-fraction 0.1 --reference speaker --output units/mine
 
 The output folder then holds units.parquet and units.json (give the folder as data.units), codebook.safetensors and

@@ -4,9 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
+
 from hf_ssl.cli.run_file import build, command_line, read_run, recipe_names
 from hf_ssl.data.arguments import DATA_ARGUMENTS
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.speech.encoder_ctc import EncoderForCTCConfig
 from hf_ssl.trainers.fine_tuning import FineTuned, FineTuningRun, fine_tune
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningArguments, FineTuningModelArguments
 from hf_ssl.trainers.tasks import TASKS, task_named
@@ -25,6 +28,7 @@ examples:
   hf-ssl finetune model.encoder=roberta-base model.task=token-classification \\
       data.path=words.json data.text_column=tokens data.label_column=tags
   hf-ssl finetune model.encoder=facebook/hubert-base-ls960 model.task=ctc data.path=my_recordings --resume
+  hf-ssl finetune model.encoder=facebook/wav2vec2-base model.task=ctc data.path=my_phones data.text_unit=phones
   hf-ssl finetune my_run.yaml training.report_to=tensorboard
 
 The output folder (training.output_dir) then holds the model, or with model.tuner=lora the adapter with its head; the
@@ -80,7 +84,15 @@ def read_fine_tuning(recipe: str | None, overrides: list[str]) -> FineTuningRun:
     Raises:
         InputError: for unknown names, values that cannot be used, or a missing one.
     """
-    values = read_run(recipe, overrides, SECTIONS)
+    return make_fine_tuning(recipe, read_run(recipe, overrides, SECTIONS))
+
+
+def make_fine_tuning(recipe: str | None, values: dict[str, Any]) -> FineTuningRun:
+    """Make a fine-tuning run of the values of its sections; the recipe's name gives the default output folder.
+
+    Raises:
+        InputError: for unknown names, values that cannot be used, or a missing one.
+    """
     for name in REQUIRED:
         section, key = name.split(".")
         if (values.get(section) or {}).get(key) is None:
@@ -96,7 +108,6 @@ def read_fine_tuning(recipe: str | None, overrides: list[str]) -> FineTuningRun:
 
 def summary(fine_tuning: FineTuningRun, result: FineTuned) -> str:
     """What was trained and how well it does, where it is, and the lines of Python that load it."""
-    task = task_named(fine_tuning.model.task)
     splits = list(result.metrics)
     share = result.num_trained / result.num_parameters
     lines = [
@@ -105,14 +116,16 @@ def summary(fine_tuning: FineTuningRun, result: FineTuned) -> str:
         "",
         "".join([" " * 12, *(f"{split:>12}" for split in splits)]),
     ]
-    for name in (*task.metrics, "loss"):
+    for name in next(iter(result.metrics.values()), {}):
         lines.append("".join([f"{name:12}", *(f"{result.metrics[split][name]:12.4f}" for split in splits)]))
     return "\n".join([*lines, "", f"Saved in {result.folder}. To use it:", "", *_usage(fine_tuning.model, result)])
 
 
 def _usage(model: FineTuningModelArguments, result: FineTuned) -> list[str]:
     pipeline = task_named(model.task).pipeline
-    if model.tuner == "none" or result.merged is not None:
+    # A class that only hf_ssl has loads where hf_ssl is imported.
+    is_plain = AutoConfig.from_pretrained(result.folder).model_type != EncoderForCTCConfig.model_type
+    if is_plain and (model.tuner == "none" or result.merged is not None):
         return [
             "  from transformers import pipeline",
             f'  predict = pipeline("{pipeline}", model="{result.merged or result.folder}")',

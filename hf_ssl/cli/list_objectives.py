@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(describe(), indent=2, ensure_ascii=False))
         return
-    for row in describe():
-        print(f"{row['name']:<10}{row['modality']:<8}{row['title']:<10}{row['paper']}")
-        print(f"{'':<10}encoder {row['default_encoder']}; recipes: {', '.join(row['recipes'])}")
+    rows = describe()
+    first, second, third = (2 + max(len(row[key]) for row in rows) for key in ("name", "modality", "title"))
+    for row in rows:
+        print(f"{row['name']:<{first}}{row['modality']:<{second}}{row['title']:<{third}}{row['paper']}")
+        print(f"{'':<{first}}encoder {row['default_encoder']}; recipes: {', '.join(row['recipes'])}")

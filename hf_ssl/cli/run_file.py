@@ -39,24 +39,62 @@ def read_run(name_or_path: str | None, overrides: Sequence[str] = (), sections: 
     Raises:
         InputError: for an unknown recipe, unreadable YAML, a malformed override or an unknown top-level key.
     """
+    try:
+        run = OmegaConf.create("{}" if name_or_path is None else _read(name_or_path))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise InputError(f"The run file {name_or_path} cannot be read: {error}") from error
+    if not OmegaConf.is_dict(run):
+        raise InputError(f"The run file {name_or_path} cannot be read: it is not made of sections.")
+    values = merged(run, {}, overrides)
+    check_sections(values, sections)
+    return values
+
+
+def merged(run: Any, changes: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Changes a run section by section and key by key.
+
+    Args:
+        run (`Mapping` or `DictConfig`): its sections.
+        changes (`Mapping[str, Any]`): sections with the keys to change.
+        overrides (`Sequence[str]`): `section.key=value`, which win over both.
+
+    Returns:
+        `dict[str, Any]`: plain values by section.
+
+    Raises:
+        InputError: for a malformed override, or one of a place that is not there.
+    """
     for override in overrides:
         if "=" not in override:
             raise InputError(f"The override {override!r} is not of the form section.key=value.")
     try:
-        text = "{}" if name_or_path is None else _read(name_or_path)
-        run = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(run, resolve=True)
-    except (OmegaConfBaseException, YAMLError, TypeError) as error:
-        raise InputError(f"The run file {name_or_path} cannot be read: {error}") from error
+        changed = OmegaConf.merge(run, changes)
+        changed.merge_with_dotlist(list(overrides))
+        values = OmegaConf.to_container(changed, resolve=True)
+    except (OmegaConfBaseException, YAMLError, TypeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"The settings {' '.join(overrides) or changes} cannot be used: {reason}.") from error
     assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def check_sections(values: Mapping[str, Any], sections: Sequence[str], where: str = "a run file") -> None:
+    """Refuse unknown top-level keys, and sections that are values (`iterations`: no list of sections).
+
+    Raises:
+        InputError: for the first of them.
+    """
     for key, value in values.items():
         if key not in sections:
-            raise unknown_name("top-level key of a run file", str(key), sections)
+            raise unknown_name(f"top-level key of {where}", key, sections)
+        if key == "iterations":
+            if not isinstance(value, list | None) or not all(isinstance(changes, dict) for changes in value or []):
+                raise InputError(f"iterations is {value!r}; give a list of what each changes in the other sections.")
+            continue
         if key == "objective" and not isinstance(value, str):
             raise InputError(f"objective is {value!r}; give its name.")
         if key != "objective" and not isinstance(value, dict | None):
             raise InputError(f"{key} is {value!r}, but {key} is a section; give one of its keys, {key}.<key>=<value>.")
-    return {str(key): value for key, value in values.items()}
 
 
 def _read(name_or_path: str) -> str:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from hf_ssl.errors import InputError, unknown_name
 
+TEXT_UNITS = ("characters", "phones")
+
 
 @dataclass(kw_only=True)
 class DataArguments:
@@ -76,21 +78,40 @@ class SpeechDataArguments(DataArguments):
     Args:
         audio_column (`str`): column with the recordings.
         text_column (`str`, *optional*): column with the transcripts, for recognition.
+        text_unit (`str`): what is recognised of them: `"characters"`, or `"phones"`, which stand in the transcripts
+            with spaces between them.
+        normalise_text (`bool`): of characters, recognise lower-case letters and apostrophes only; otherwise all as
+            they are, for languages whose case matters, or transcripts normalised already.
         sampling_rate (`int`): Hz; every recording is resampled to it.
         min_seconds (`float`): shorter recordings count as broken.
         max_seconds (`float`): longer ones are cropped at random in training.
         units (`str`, *optional*): folder written by `hf-ssl cluster`, for objectives that predict cluster units.
+        mixing_probability (`float`): share of the recordings that another one is mixed into, in [0, 1]: WavLM's
+            denoising, see [`hf_ssl.data.mixing`]; .2 in the paper.
+        language_column (`str`, *optional*): column with the language, for the next one.
+        sampling_alpha (`float`): α in [0, 1]: languages are drawn in proportion to the power α of their seconds of
+            speech, see [`hf_ssl.data.multilingual`]; .5 in XLSR-53.
     """
 
     audio_column: str = "audio"
     text_column: str | None = "text"
+    text_unit: str = "characters"
+    normalise_text: bool = True
     sampling_rate: int = 16_000
     min_seconds: float = 0.4
     max_seconds: float = 15.6
     units: str | None = None
+    mixing_probability: float = 0.0
+    language_column: str | None = None
+    sampling_alpha: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("mixing_probability", "sampling_alpha"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"data.{name} is {getattr(self, name)}; give a number between 0 and 1.")
+        if self.text_unit not in TEXT_UNITS:
+            raise unknown_name("unit of transcripts (data.text_unit)", self.text_unit, TEXT_UNITS)
         if not 0 < self.min_seconds <= self.max_seconds:
             raise InputError(
                 f"data.min_seconds is {self.min_seconds} and data.max_seconds {self.max_seconds}; "

@@ -31,7 +31,8 @@ def name_columns(split: Split, args: DataArguments, modality: str) -> Split:
     transcripts = args.text_column if isinstance(args, SpeechDataArguments) else None
     if transcripts is not None and (transcripts in columns or transcripts != SpeechDataArguments.text_column):
         names[transcripts] = "text"
-    kept = [*names] if args.label_column is None else [*names, args.label_column]
+    language = args.language_column if isinstance(args, SpeechDataArguments) else None
+    kept = [*names, *(column for column in (args.label_column, language) if column is not None)]
     for column in kept:
         if column not in columns:
             raise unknown_name(f"column in {args.path}", column, columns)

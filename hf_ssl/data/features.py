@@ -26,7 +26,9 @@ _DELTA_WIDTH = 2  # frames on either side
 _FRAMES_AT_ONCE = 8192  # bounds the spectra held in memory, however long the recording
 
 
-def log_mel(waveform: Tensor, sampling_rate: int) -> Tensor:
+def log_mel(
+    waveform: Tensor, sampling_rate: int, num_bands: int = NUM_MEL_BANDS, framing: tuple[int, int] | None = None
+) -> Tensor:
     """Log energies of 80 mel bands every 10 ms: Kaldi's `compute-fbank-feats` without dither.
 
     Windows of 25 ms that lie wholly inside the recording (`snip_edges`), mean removed, pre-emphasis 0.97, Povey
@@ -40,14 +42,17 @@ def log_mel(waveform: Tensor, sampling_rate: int) -> Tensor:
     Args:
         waveform (`Tensor`): `(S,)` or `(B, S)`, in [-1, 1]; a padded row has [`num_frames`] valid frames.
         sampling_rate (`int`): Hz.
+        num_bands (`int`): F.
+        framing (`tuple[int, int]`, *optional*): samples of a window, and from one to the next; by default those of 25
+            and 10 ms.
 
     Returns:
-        `Tensor`: `(T, 80)` or `(B, T, 80)`, fp32.
+        `Tensor`: `(T, F)` or `(B, T, F)`, fp32.
 
     Raises:
         InputError: if the recording is shorter than one window.
     """
-    return _log_mel_energies(waveform, sampling_rate, NUM_MEL_BANDS)
+    return _log_mel_energies(waveform, sampling_rate, num_bands, framing)
 
 
 def mfcc(waveform: Tensor, sampling_rate: int) -> Tensor:
@@ -107,13 +112,17 @@ def _window_and_hop(sampling_rate: int) -> tuple[int, int]:
     return int(sampling_rate * _WINDOW_SECONDS), int(sampling_rate * _HOP_SECONDS)
 
 
-def _log_mel_energies(waveform: Tensor, sampling_rate: int, num_bands: int) -> Tensor:
-    window, hop = _window_and_hop(sampling_rate)
+def _log_mel_energies(
+    waveform: Tensor, sampling_rate: int, num_bands: int, framing: tuple[int, int] | None = None
+) -> Tensor:
+    window, hop = framing or _window_and_hop(sampling_rate)
     if waveform.shape[-1] < window:
-        seconds = waveform.shape[-1] / sampling_rate
-        raise InputError(f"A recording of {seconds:.4f} s is too short for features of 25 ms windows; leave it out.")
+        seconds, needed = waveform.shape[-1] / sampling_rate, 1000 * window / sampling_rate
+        raise InputError(
+            f"A recording of {seconds:.4f} s is too short for features of {needed:.0f} ms windows; leave it out."
+        )
     frames = waveform.float().unfold(-1, window, hop)  # (..., T, W), a view
-    filters = _mel_filters(sampling_rate, num_bands).to(waveform.device)
+    filters = _mel_filters(sampling_rate, num_bands, window).to(waveform.device)
     taper = _povey_window(window).to(waveform.device)
     energies = [_energies(part, taper, filters) for part in frames.split(_FRAMES_AT_ONCE, dim=-2)]
     return torch.cat(energies, dim=-2).clamp_min(_FLOOR).log()
@@ -139,9 +148,8 @@ def _povey_window(length: int) -> Tensor:
 
 
 @lru_cache
-def _mel_filters(sampling_rate: int, num_bands: int) -> Tensor:
+def _mel_filters(sampling_rate: int, num_bands: int, window: int) -> Tensor:
     """`(N/2 + 1, F)` for spectra of `N` samples, the power of two that holds a window."""
-    window, _ = _window_and_hop(sampling_rate)
     filters = mel_filter_bank(
         num_frequency_bins=2 ** (math.ceil(math.log2(window)) - 1) + 1,
         num_mel_filters=num_bands,

@@ -8,10 +8,11 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 
 class ItemKey(NamedTuple):
-    """Which item, in which epoch: with the run's seed, the name of its random draws."""
+    """Which item, in which epoch, and which of its copies there: with the run's seed, the name of its random draws."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a key
+    copy: int = 0
 
 
 class MapStyleDataset(Protocol):

@@ -1,6 +1,6 @@
 """What each modality's `prepare_…` hands to the training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,6 +39,8 @@ class PreparedData:
             clusters); `encoder_config` is merged, the rest set.
         lengths (`list[float]`, *optional*): the length of each training item (seconds of speech, tokens of text), for
             batches of items of like length.
+        repeats (`Sequence[float]`, *optional*): how often each training item comes in an epoch, on average; by default
+            once.
         batch_transform (`Callable`, *optional*): the part of the collation that runs on the training device.
         num_skipped (`int`): broken items left out because the user asked for it.
     """
@@ -49,5 +51,6 @@ class PreparedData:
     processor: Processor
     config_updates: dict[str, Any] = field(default_factory=dict)
     lengths: list[float] | None = None
+    repeats: Sequence[float] | None = None
     batch_transform: Callable[[Batch], Batch] | None = None
     num_skipped: int = 0

@@ -32,6 +32,8 @@ class EpochBatchSampler(BatchSampler):
         num_replicas (`int`): number of processes.
         steps_multiple (`int`): the number of batches a rank is cut to a multiple of this (gradient accumulation), so
             that every optimiser step is of the same size.
+        repeats (`Sequence[float]`, *optional*): r_i ≥ 0, how often each item comes in an epoch, on average: ⌊r_i⌋ or
+            ⌈r_i⌉ times, its copies told apart by their keys; by default once. An epoch then has about Σ r_i items.
 
     Raises:
         InputError: when the data does not fill one batch on each rank, or the budget is smaller than an item.
@@ -48,11 +50,13 @@ class EpochBatchSampler(BatchSampler):
         rank: int = 0,
         num_replicas: int = 1,
         steps_multiple: int = 1,
+        repeats: Sequence[float] | None = None,
     ) -> None:
         self.num_items, self.seed = num_items, seed
         self.batch_size = batch_size
         self.drop_last = True
         self.lengths = None if lengths is None else np.asarray(lengths, dtype=np.float64)
+        self.repeats = None if repeats is None else np.asarray(repeats, dtype=np.float64)
         self.max_batch_length = max_batch_length
         self.rank, self.num_replicas, self.steps_multiple = rank, num_replicas, steps_multiple
         self.epoch = 0
@@ -83,19 +87,32 @@ class EpochBatchSampler(BatchSampler):
         batches = self._batches(epoch)
         for number in range(self.num_batches):
             batch = batches[(number * self.num_replicas + self.rank) % len(batches)]
-            yield [ItemKey(epoch, int(index)) for index in batch]
+            yield [ItemKey(epoch, int(index), int(copy)) for index, copy in batch]
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
+        """The batches of all ranks, each a list of items and their copies, (B, 2)."""
         random = np.random.default_rng((self.seed, epoch))
-        order = random.permutation(self.num_items)
+        drawn = self._draw(random)
         if self.lengths is None:
-            full = self.num_items // self.batch_size * self.batch_size
-            return list(order[:full].reshape(-1, self.batch_size))
+            full = len(drawn) // self.batch_size * self.batch_size
+            return list(drawn[:full].reshape(-1, self.batch_size, 2))
         batches: list[np.ndarray] = []
         pool = self._pool_size()
-        for start in range(0, self.num_items, pool):
-            batches += self._cut(order[start : start + pool])
+        for start in range(0, len(drawn), pool):
+            batches += self._cut(drawn[start : start + pool])
         return [batches[i] for i in random.permutation(len(batches))]
+
+    def _draw(self, random: np.random.Generator) -> np.ndarray:
+        """The items of an epoch and which of its copies each is, (M, 2), in random order."""
+        order = random.permutation(self.num_items)
+        if self.repeats is None:
+            return np.stack([order, np.zeros_like(order)], axis=1)
+        # Systematic sampling: the items lie end to end, each as long as its repeats, under a comb of step 1 whose
+        # start is random. An item comes as often as teeth fall on it.
+        ends = self.repeats[order].cumsum() + random.random()
+        times: np.ndarray = np.diff(np.floor(ends).astype(np.int64), prepend=0)
+        copies = np.arange(times.sum()) - np.repeat(times.cumsum() - times, times)
+        return random.permutation(np.stack([np.repeat(order, times), copies], axis=1))
 
     def _pool_size(self) -> int:
         assert self.lengths is not None
@@ -108,12 +125,14 @@ class EpochBatchSampler(BatchSampler):
         assert self.lengths is not None
         if self.max_batch_length is None:
             pool = pool[: len(pool) // self.batch_size * self.batch_size]
-        pool = pool[np.argsort(-self.lengths[pool], kind="stable")]
+        lengths = self.lengths[pool[:, 0]]
+        by_length = np.argsort(-lengths, kind="stable")
+        pool, lengths = pool[by_length], lengths[by_length]
         if self.max_batch_length is None:
-            return list(pool.reshape(-1, self.batch_size))
+            return list(pool.reshape(-1, self.batch_size, 2))
         batches, start = [], 0
         while start < len(pool):
-            size = int(self.max_batch_length // self.lengths[pool[start]])
+            size = int(self.max_batch_length // lengths[start])
             batches.append(pool[start : start + size])
             start += size
         return batches

@@ -1,4 +1,4 @@
-"""Transcripts as targets of CTC (Graves et al. 2006): a character vocabulary, and which recordings can be aligned."""
+"""Transcripts as targets of CTC (Graves et al. 2006): what is recognised of them, and a vocabulary of its units."""
 
 import json
 import unicodedata
@@ -10,12 +10,62 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedConfig, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+from transformers import PreTrainedTokenizer, Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer
 
 from hf_ssl.data.labelled import LabelledCollator
-from hf_ssl.modeling.blocks.frames import IGNORED, num_frames
+from hf_ssl.modeling.blocks.frames import IGNORED
 
 BLANK, UNKNOWN, WORD_BOUNDARY = "<pad>", "<unk>", "|"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscriptForm:
+    """What of a transcript is recognised, and in which units.
+
+    Args:
+        unit (`str`): `"characters"`, a space between words among them, or `"phones"`: symbols of any length with
+            spaces between them, which are taken as they are (`AA1`, `t͡ʃ`, `a:`); upper and lower case differ.
+        normalise (`bool`): of characters, keep what [`normalise`] keeps; otherwise all of them, upper and lower case,
+            digits and punctuation, with one space between words.
+    """
+
+    unit: str = "characters"
+    normalise: bool = True
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        if self.unit == "phones":
+            return "phones, as the transcripts have them"
+        if self.normalise:
+            return "lower-case letters of every alphabet and apostrophes; all else separates words"
+        return "all characters, as the transcripts have them"
+
+    def clean(self, transcript: str | None) -> str:
+        """What is left of a transcript to recognise: characters, or phones with one space between them."""
+        if self.unit == "characters" and self.normalise:
+            return normalise(transcript or "")
+        return " ".join(unicodedata.normalize("NFC", transcript or "").split())
+
+    def units(self, cleaned: str) -> list[str]:
+        """The units of a transcript that [`clean`] was applied to."""
+        return cleaned.split() if self.unit == "phones" else list(cleaned)
+
+    def tokenizer(self, cleaned: Iterable[str]) -> PreTrainedTokenizer:
+        """A tokenizer whose vocabulary is the units of the training transcripts.
+
+        Args:
+            cleaned (`Iterable[str]`): transcripts that [`clean`] was applied to.
+
+        Returns:
+            `Wav2Vec2CTCTokenizer`, or `Wav2Vec2PhonemeCTCTokenizer` of phones: the blank is the padding token 0, then
+                come the unknown unit, among characters the word boundary `|`, and the units in order of code points.
+        """
+        found = sorted(set().union(*map(self.units, cleaned)) - {" "})
+        if self.unit == "phones":
+            return _make(Wav2Vec2PhonemeCTCTokenizer, [BLANK, UNKNOWN, *found], do_phonemize=False)
+        vocabulary = [BLANK, UNKNOWN, WORD_BOUNDARY, *(unit for unit in found if unit != WORD_BOUNDARY)]
+        return _make(Wav2Vec2CTCTokenizer, vocabulary, word_delimiter_token=WORD_BOUNDARY)
 
 
 def normalise(transcript: str) -> str:
@@ -30,72 +80,44 @@ def normalise(transcript: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def character_processor(transcripts: Iterable[str], feature_extractor: Wav2Vec2FeatureExtractor) -> Wav2Vec2Processor:
-    """A processor whose vocabulary is the characters of the transcripts.
-
-    Args:
-        transcripts (`Iterable[str]`): of the training recordings, normalised.
-        feature_extractor (`Wav2Vec2FeatureExtractor`): the encoder's.
-
-    Returns:
-        `Wav2Vec2Processor`: its tokenizer has the blank as padding token 0, then the unknown character, the word
-            boundary `|` and the characters in order of code points.
-    """
-    characters = sorted(set().union(*transcripts) - {" "})
-    vocabulary = [BLANK, UNKNOWN, WORD_BOUNDARY, *characters]
+def _make(tokenizer: type[PreTrainedTokenizer], vocabulary: list[str], **options: Any) -> PreTrainedTokenizer:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "vocab.json"
-        file.write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}), encoding="utf-8")
-        tokenizer = Wav2Vec2CTCTokenizer(
-            str(file),
-            pad_token=BLANK,
-            unk_token=UNKNOWN,
-            word_delimiter_token=WORD_BOUNDARY,
-            bos_token=None,
-            eos_token=None,
-        )
-    return Wav2Vec2Processor(feature_extractor=feature_extractor, tokenizer=tokenizer)
+        file.write_text(json.dumps({unit: i for i, unit in enumerate(vocabulary)}), encoding="utf-8")
+        return tokenizer(str(file), pad_token=BLANK, unk_token=UNKNOWN, bos_token=None, eos_token=None, **options)
 
 
-def why_not_alignable(
-    transcript: str, seconds: float, config: PreTrainedConfig, *, sampling_rate: int, max_seconds: float
-) -> str | None:
+def why_not_alignable(units: list[str], frames: int) -> str | None:
     """What keeps CTC from learning a recording; `None` if nothing does.
 
-    CTC needs a frame for each character and one more between two equal ones; with fewer, the loss is infinite.
+    CTC needs a frame for each unit and one more between two equal ones; with fewer, the loss is infinite.
 
     Args:
-        transcript (`str`): normalised.
-        seconds (`float`): duration of the recording.
-        config (`PreTrainedConfig`): of an encoder of the wav2vec 2.0 family.
-        sampling_rate (`int`): Hz, of the encoder.
-        max_seconds (`float`): a longer recording would be cut, and its transcript with it is unknown.
+        units (`list[str]`): of the transcript.
+        frames (`int`): that the encoder makes of the recording.
     """
-    if not transcript:
-        return "its transcript has no letter"
-    if seconds > max_seconds:
-        return f"it lasts {seconds:.1f} s, longer than data.max_seconds ({max_seconds:g})"
-    needed = len(transcript) + sum(left == right for left, right in pairwise(transcript))
-    frames = num_frames(config, round(seconds * sampling_rate))
+    if not units:
+        return "nothing of its transcript is left to recognise"
+    needed = len(units) + sum(left == right for left, right in pairwise(units))
     if frames < needed:
-        return f"its {seconds:.2f} s make {frames} frames, and the transcript {transcript!r} needs {needed}"
+        return f"it has {frames} frames, and the {len(units)} units of its transcript need {needed}"
     return None
 
 
 @dataclass(kw_only=True)
 class TranscriptCollator:
-    """Batches of recordings with the characters of their transcripts.
+    """Batches of recordings with the units of their transcripts.
 
     Args:
         inputs ([`LabelledCollator`]): makes the encoder's inputs.
-        tokenizer (`Wav2Vec2CTCTokenizer`): of characters.
+        tokenizer (`PreTrainedTokenizer`): of characters or phones.
 
-    Called with a list of rows with the columns `audio` and `text` (normalised), gives the encoder's inputs and
-    `labels` (B, characters), int64, padded with -100.
+    Called with a list of rows with the columns `audio` and `text` (cleaned), gives the encoder's inputs and `labels`
+    (B, units), int64, padded with -100.
     """
 
     inputs: LabelledCollator
-    tokenizer: Wav2Vec2CTCTokenizer
+    tokenizer: PreTrainedTokenizer
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:  # noqa: D102 - described by the class
         batch = self.inputs(examples)

@@ -116,7 +116,7 @@ def save_units(
 
 def _split_table(split: str, units: Sequence[np.ndarray], paths: Sequence[str | None], item: pa.DataType) -> pa.Table:
     offsets = np.cumsum([0, *(len(row) for row in units)])
-    values = np.concatenate([np.zeros(0, dtype=np.int64), *units]).astype(item.to_pandas_dtype())
+    values = np.concatenate([np.zeros(0), *units], dtype=item.to_pandas_dtype(), casting="unsafe")
     return pa.table(
         {
             "split": pa.array([split] * len(units), pa.string()),

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from hf_ssl.data.labelled import LabelledCollator
 from hf_ssl.errors import InputError, unknown_name
+from hf_ssl.modeling.blocks.mel_front_end import FRONT_ENDS, mel_front_end
 from hf_ssl.modeling.blocks.pooling import check_pooling, pool
 
 
@@ -123,7 +124,14 @@ def layer_numbers(layers: str | Sequence[int], last: int) -> list[int]:
 
 
 def position_mask(encoder: PreTrainedModel, attention_mask: Tensor | None, hidden: Tensor) -> Tensor | None:
-    """Which positions of a hidden state (B, T, D) are not padding, (B, T), from the mask of the input."""
+    """Which positions of a hidden state (B, T, D) are not padding, (B, T), from the mask of the input.
+
+    Of encoders that subsample; each family of transformers has its own way to say how.
+    """
     if attention_mask is None or attention_mask.shape[1] == hidden.shape[1]:
         return attention_mask
+    if encoder.config.model_type in FRONT_ENDS:
+        front_end = mel_front_end(encoder.config)
+        frames = torch.tensor([front_end.num_frames(int(row)) for row in attention_mask.sum(dim=1)])
+        return torch.arange(hidden.shape[1], device=hidden.device) < frames.to(hidden.device)[:, None]
     return encoder._get_feature_vector_attention_mask(hidden.shape[1], attention_mask)  # samples to frames

@@ -111,6 +111,15 @@ class CER(InMemoryMetric):
         return jiwer.cer(_spoken(references), list(predictions))
 
 
+class PER(InMemoryMetric):
+    """As the word error rate, of phones, between which there are spaces."""
+
+    values, description = TEXTS, "Phone error rate."
+
+    def score(self, predictions: list[str], references: list[str]) -> float:  # noqa: D102
+        return jiwer.wer(_spoken(references), list(predictions))
+
+
 class Pearson(InMemoryMetric):
     """Linear correlation, in [-1, 1]; 0 when one side is constant."""
 
@@ -137,6 +146,7 @@ METRICS: dict[str, type[InMemoryMetric]] = {
     "matthews_correlation": MatthewsCorrelation,
     "wer": WER,
     "cer": CER,
+    "per": PER,
     "pearson": Pearson,
     "spearman": Spearman,
 }

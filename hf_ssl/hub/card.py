@@ -13,7 +13,7 @@ from safetensors import safe_open
 import hf_ssl
 from hf_ssl.errors import InputError
 from hf_ssl.hub.environment import read_environment, save_environment
-from hf_ssl.hub.loading import loading_lines
+from hf_ssl.hub.loading import code_files, loading_lines
 from hf_ssl.hub.results import PRETRAINED, Result, read_results, results_table
 from hf_ssl.hub.sources import describe_data, is_hub_name, licence_of
 from hf_ssl.modeling import Objective, objective
@@ -65,6 +65,7 @@ def make_card(run_dir: Path) -> ModelCard:
         objective=row.title,
         paper=row.paper,
         loading_lines=loading_lines(run_dir / "encoder", "encoder"),
+        code_files=sorted(code_files(run_dir / "encoder")),
         model_module=f"hf_ssl.modeling.{row.module}",
         model_class=row.model,
         pieces=read_objective_card(row),
@@ -141,5 +142,5 @@ def read_objective_card(row: Objective) -> dict[str, str]:
 
 def name_repository(card: str, repo_id: str) -> str:
     """The card as it stands in a repository: what it loads from its own folder is loaded from there."""
-    card = card.replace('from_pretrained("encoder")', f'from_pretrained("{repo_id}")')
+    card = card.replace('from_pretrained("encoder"', f'from_pretrained("{repo_id}"')
     return card.replace('from_pretrained("pretraining")', f'from_pretrained("{repo_id}", subfolder="pretraining")')

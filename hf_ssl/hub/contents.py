@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_ssl.errors import InputError
+from hf_ssl.hub.loading import code_files
 from hf_ssl.modeling import OBJECTIVES
 
 TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".yaml", ".md")
@@ -90,6 +91,8 @@ def _refuse_pretraining(folder: Path) -> None:
 def sendable(folder: Path) -> dict[str, Path]:
     """The files of one folder, without its subfolders (checkpoints), that may be sent.
 
+    Of Python files those that the config names, without which the checkpoint would not load.
+
     Raises:
         InputError: where the folder is missing or holds weights as pickles.
     """
@@ -101,7 +104,8 @@ def sendable(folder: Path) -> dict[str, Path]:
             raise InputError(
                 f"{path} can run code when it is loaded; save the weights as safetensors and remove it before pushing."
             )
-    return {path.name: path for path in files if path.suffix in SENT_SUFFIXES}
+    code = code_files(folder)
+    return {path.name: path for path in files if path.suffix in SENT_SUFFIXES or path.name in code}
 
 
 def check_no_token(files: Mapping[str, bytes | Path], token: str | None) -> None:
@@ -112,7 +116,7 @@ def check_no_token(files: Mapping[str, bytes | Path], token: str | None) -> None
         token (`str`, *optional*): the token that the push uses; others are known by their form.
     """
     for name, content in files.items():
-        if not name.endswith(TEXT_SUFFIXES):
+        if not name.endswith((*TEXT_SUFFIXES, ".py")):
             continue
         text = content.decode() if isinstance(content, bytes) else content.read_text("utf-8")
         if TOKEN.search(text) or (token is not None and token in text):

@@ -17,21 +17,29 @@ def processor_class(folder: Path) -> str | None:
     return "AutoTokenizer" if (folder / "tokenizer_config.json").is_file() else None
 
 
+def code_files(folder: Path) -> set[str]:
+    """The Python files that a checkpoint's config names: of an architecture that transformers does not have."""
+    return {f"{name.partition('.')[0]}.py" for name in read_json(folder / "config.json").get("auto_map", {}).values()}
+
+
 def loading_lines(folder: Path, address: str) -> str:
     """Three lines that load an encoder and its preprocessor with plain transformers (two where it has none).
+
+    An encoder that comes with its code is loaded by it.
 
     Args:
         folder (`Path`): a plain transformers checkpoint.
         address (`str`): what `from_pretrained` shall be given: a folder or the name of a repository.
     """
     processor = processor_class(folder)
+    trust = ", trust_remote_code=True" if code_files(folder) else ""
     if processor is None:
-        return f'from transformers import AutoModel\nencoder = AutoModel.from_pretrained("{address}")'
+        return f'from transformers import AutoModel\nencoder = AutoModel.from_pretrained("{address}"{trust})'
     name = "tokenizer" if processor == "AutoTokenizer" else "processor"
     return (
         f"from transformers import {', '.join(sorted(['AutoModel', processor]))}\n"
         f'{name} = {processor}.from_pretrained("{address}")\n'
-        f'encoder = AutoModel.from_pretrained("{address}")'
+        f'encoder = AutoModel.from_pretrained("{address}"{trust})'
     )
 
 

@@ -60,7 +60,8 @@ def push_run(
     Of a pretraining run, the plain encoder with its preprocessor goes to the root of the repository, so that
     `AutoModel.from_pretrained(repo_id)` works where hf_ssl is not installed; the whole pretraining model goes to
     `pretraining/`, and the run file, the metrics and the model card with them. Of a fine-tuning run goes the adapter
-    with its head and label map, or the whole model. Only safetensors are sent, and no checkpoint to resume from.
+    with its head and label map, or the whole model. Of weights only safetensors are sent, of code only what the config
+    of an encoder names that transformers does not have, and no checkpoint to resume from.
 
     Args:
         run_dir (`str` or `Path`): output folder of `hf-ssl pretrain` or `hf-ssl finetune`, or a PEFT adapter's folder.

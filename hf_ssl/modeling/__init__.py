@@ -48,7 +48,11 @@ class Objective:
 # fmt: off
 OBJECTIVES: dict[str, Objective] = {
     "simclr": Objective(title="SimCLR", modality="vision", paper="Chen et al. 2020, arXiv:2002.05709", module="vision.simclr", config="SimCLRConfig", model="SimCLRForPreTraining", encoder="resnet", recipes=("simclr_imagenet", "simclr_emoji"), card="simclr.md"),
-    "hubert": Objective(title="HuBERT", modality="speech", paper="Hsu et al. 2021, arXiv:2106.07447", module="speech.hubert", config="HubertPreTrainingConfig", model="HubertForPreTraining", encoder="hubert", recipes=("hubert_base", "hubert_asterisk"), card="hubert.md"),
+    "hubert": Objective(title="HuBERT", modality="speech", paper="Hsu et al. 2021, arXiv:2106.07447", module="speech.hubert", config="HubertPreTrainingConfig", model="HubertForPreTraining", encoder="hubert", recipes=("hubert_base", "wavlm_base", "hubert_asterisk_iterations", "wavlm_asterisk", "hubert_asterisk"), card="hubert.md"),
+    "wav2vec2": Objective(title="wav2vec 2.0", modality="speech", paper="Baevski et al. 2020, arXiv:2006.11477", module="speech.wav2vec2", config="Wav2Vec2PreTrainingConfig", model="Wav2Vec2PreTrainingModel", encoder="wav2vec2", recipes=("wav2vec2_base", "wav2vec2_large", "wav2vec2_asterisk"), card="wav2vec2.md"),
+    "data2vec_audio": Objective(title="data2vec (speech)", modality="speech", paper="Baevski et al. 2022, arXiv:2202.03555", module="speech.data2vec_audio", config="Data2VecAudioPreTrainingConfig", model="Data2VecAudioForPreTraining", encoder="data2vec-audio", recipes=("data2vec_audio_base", "data2vec_audio_asterisk"), card="data2vec_audio.md"),
+    "data2vec2_audio": Objective(title="data2vec 2.0 (speech)", modality="speech", paper="Baevski et al. 2022, arXiv:2212.07525", module="speech.data2vec2_audio", config="Data2Vec2AudioPreTrainingConfig", model="Data2Vec2AudioForPreTraining", encoder="data2vec2-audio", recipes=("data2vec2_audio_base", "data2vec2_audio_asterisk"), card="data2vec2_audio.md"),
+    "best_rq": Objective(title="BEST-RQ", modality="speech", paper="Chiu et al. 2022, arXiv:2202.01855", module="speech.best_rq", config="BestRQConfig", model="BestRQForPreTraining", encoder="wav2vec2-bert", recipes=("best_rq_base", "best_rq_asterisk"), card="best_rq.md"),
     "bert": Objective(title="BERT", modality="text", paper="Devlin et al. 2018, arXiv:1810.04805", module="text.bert", config="BertPreTrainingConfig", model="BertPreTrainingModel", encoder="bert", recipes=("bert_base", "bert_glosses"), card="bert.md"),
 }
 # fmt: on

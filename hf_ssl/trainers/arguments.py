@@ -1,6 +1,8 @@
 """The `training` section of a run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -11,7 +13,6 @@ SCHEDULES = ("cosine", "linear", "tri_stage", "constant")
 OPTIMIZERS = ("adamw", "lars", "sgd")
 
 REPLACED = {
-    "optim": "training.optimizer",
     "lr_scheduler_type": "training.schedule",
     "lr_scheduler_kwargs": "training.schedule and what belongs to it",
     "train_sampling_strategy": "training.max_batch_length, which makes batches of items of like length",
@@ -20,34 +21,26 @@ REPLACED = {
 
 
 @dataclass
-class SSLTrainingArguments(TrainingArguments):
-    """`transformers.TrainingArguments` with defaults that suit self-supervised learning, and what those lack.
+class ReproducibleTrainingArguments(TrainingArguments):
+    """What pretraining and fine-tuning add to `transformers.TrainingArguments`, and defaults that suit both.
 
     Args:
-        optimizer (`str`): `"adamw"`, `"lars"` (SimCLR's, for large batches) or `"sgd"`.
         schedule (`str`): of the learning rate after a linear warm-up over `warmup_steps` (below 1: a share of the
             training): `"cosine"` or `"linear"` to zero, `"tri_stage"` (hold, then exponential decay; wav2vec 2.0) or
             `"constant"`.
         hold_share (`float`): tri-stage: share of the training for which the peak is held.
         final_learning_rate_scale (`float`): tri-stage: the last learning rate over the peak.
-        momentum (`float`): of LARS and SGD.
-        trust_coefficient (`float`): of LARS.
         max_batch_length (`float`, *optional*): sum of lengths that a batch may hold on each device (seconds of speech,
             tokens of text), instead of `per_device_train_batch_size` items.
     """
 
-    output_dir: str = "runs/pretrained"
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
+    schedule: str = "linear"
     hold_share: float = 0.4
     final_learning_rate_scale: float = 0.05
-    momentum: float = 0.9
-    trust_coefficient: float = 1e-3
     max_batch_length: float | None = None
 
-    # A collator that makes views or masks needs the raw columns, which the model's `forward` does not name.
+    # A collator that makes views, masks or labels needs the raw columns, which the model's `forward` does not name.
     remove_unused_columns: bool = False
-    warmup_steps: float = 0.05
     logging_steps: float = 10
     # A NaN in the loss must be seen, not replaced by the running mean; leaving the filter out also saves a
     # synchronisation a step.
@@ -57,11 +50,11 @@ class SSLTrainingArguments(TrainingArguments):
     # them together with gradient checkpointing.
     ddp_find_unused_parameters: bool | None = True
 
+    replaced: ClassVar[Mapping[str, str]] = REPLACED
+
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise unknown_name("schedule (training.schedule)", self.schedule, SCHEDULES)
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer (training.optimizer)", self.optimizer, OPTIMIZERS)
         if self.dataloader_persistent_workers:
             raise InputError(
                 "training.dataloader_persistent_workers=true makes a resumed run differ from an uninterrupted one; "
@@ -75,9 +68,39 @@ class SSLTrainingArguments(TrainingArguments):
                 f"training.final_learning_rate_scale is {self.final_learning_rate_scale}; the decay is exponential, "
                 "so give a number above 0."
             )
-        for name, instead in REPLACED.items():
-            if getattr(self, name) != SSLTrainingArguments.__dataclass_fields__[name].default:
+        for name, instead in self.replaced.items():
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise InputError(f"training.{name} has no effect here; use {instead}.")
+        super().__post_init__()
+
+
+@dataclass
+class SSLTrainingArguments(ReproducibleTrainingArguments):
+    """The `training` section of a pretraining run.
+
+    Args:
+        optimizer (`str`): `"adamw"`, `"lars"` (SimCLR's, for large batches) or `"sgd"`.
+        momentum (`float`): of LARS and SGD.
+        trust_coefficient (`float`): of LARS.
+        stop_below (`dict[str, float]`, *optional*): by the name of a logged value, such as `target_std`, the lowest
+            that it may have: below it the representation has collapsed, and the run ends; see [`CollapseWatch`].
+        stop_after_steps (`int`): optimiser steps before which no bound holds.
+    """
+
+    output_dir: str = "runs/pretrained"
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    momentum: float = 0.9
+    trust_coefficient: float = 1e-3
+    stop_below: dict[str, float] | None = None
+    stop_after_steps: int = 5000
+    warmup_steps: float = 0.05
+
+    replaced: ClassVar[Mapping[str, str]] = {"optim": "training.optimizer", **REPLACED}
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer (training.optimizer)", self.optimizer, OPTIMIZERS)
         super().__post_init__()
 
 

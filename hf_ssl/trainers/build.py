@@ -35,12 +35,24 @@ def make_model(row: Objective, values: Mapping[str, Any], updates: Mapping[str, 
             if values.get("encoder_config"):
                 raise InputError("model.from_encoder brings its own config; leave model.encoder_config out.")
             return row.model_class.from_encoder(values[FROM_ENCODER], **fields)
-        encoder_config = make_encoder_config(
-            {"model_type": row.encoder, **(values.get("encoder_config") or {})}, updates.get("encoder_config") or {}
-        )
+        encoder_config = fresh_encoder_config(row, values, updates.get("encoder_config") or {})
         return row.model_class(row.config_class(encoder_config=encoder_config, **fields))
     except StrictDataclassError as error:
-        raise InputError(f"Section model of the run cannot be used: {error.__cause__ or error}") from error
+        raise _unusable(error) from error
+
+
+def fresh_encoder_config(row: Objective, values: Mapping[str, Any], updates: Mapping[str, Any]) -> PreTrainedConfig:
+    """The config of the encoder that is trained from scratch.
+
+    Args:
+        row ([`Objective`]): which objective; its default architecture is taken where the section names none.
+        values (`Mapping[str, Any]`): the `model` section.
+        updates (`Mapping[str, Any]`): see [`make_encoder_config`].
+
+    Raises:
+        InputError: for an architecture, a field or a value that transformers does not have.
+    """
+    return make_encoder_config({"model_type": row.encoder, **(values.get("encoder_config") or {})}, updates)
 
 
 def make_encoder_config(values: Mapping[str, Any], updates: Mapping[str, Any]) -> PreTrainedConfig:
@@ -61,7 +73,14 @@ def make_encoder_config(values: Mapping[str, Any], updates: Mapping[str, Any]) -
     config_class = CONFIG_MAPPING[model_type]
     valid = {*own_fields(config_class), *config_class.attribute_map}
     _check_keys(f"config of {model_type}", values, valid)
-    return config_class(**{**values, **{key: value for key, value in updates.items() if key in valid}})
+    try:
+        return config_class(**{**values, **{key: value for key, value in updates.items() if key in valid}})
+    except StrictDataclassError as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: StrictDataclassError) -> InputError:
+    return InputError(f"Section model of the run cannot be used: {error.__cause__ or error}")
 
 
 def own_fields(config_class: type[PreTrainedConfig]) -> list[str]:

@@ -157,7 +157,7 @@ def checkpoint_to_resume(output: Path, resume: bool) -> str | None:
 
 def is_finished(output: Path, checkpoint: str, args: TrainingArguments) -> bool:
     """Whether a run has done all its steps and has left behind what it leaves at its end."""
-    if not (output / "metrics.json").is_file():
+    if not (output / "README.md").is_file():  # the card, written last of all
         return False
     state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
     longer = args.max_steps > state.max_steps if args.max_steps > 0 else args.num_train_epochs > state.num_train_epochs

@@ -177,6 +177,7 @@ def _assign(extraction: Extraction, shards: Sequence[Shard], centroids: Tensor) 
     """Stores the units of the shards that are not stored yet, as `units` (N,), `lengths` and `squared_distance`."""
     work = extraction.folder
     missing = work.missing("units", shards)
+    integer = torch.int16 if len(centroids) <= torch.iinfo(torch.int16).max else torch.int32
     with tqdm(total=sum(len(shard.rows) for shard in missing), desc="units", unit="recording") as progress:
         for shard in missing:
             frames, lengths = extraction.load_or_compute(shard)
@@ -186,7 +187,7 @@ def _assign(extraction: Extraction, shards: Sequence[Shard], centroids: Tensor) 
             work.save(
                 "units",
                 shard,
-                {"units": units.to("cpu", torch.int32), "lengths": lengths, "squared_distance": distance},
+                {"units": units.to("cpu", integer), "lengths": lengths, "squared_distance": distance},
             )
             progress.update(len(shard.rows))
 

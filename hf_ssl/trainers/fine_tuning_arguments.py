@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import TrainingArguments
 
+from hf_ssl.data.spec_augment import SpecAugment
 from hf_ssl.errors import InputError, unknown_name
-from hf_ssl.trainers.arguments import check_numbers
+from hf_ssl.trainers.arguments import ReproducibleTrainingArguments
 from hf_ssl.trainers.tasks import task_named
 
 TUNERS = ("none", "lora")
@@ -29,9 +30,14 @@ class FineTuningModelArguments:
             [`hf_ssl.tuners.lora_targets`] has for the encoder's family.
         freeze_feature_encoder (`bool`): keep the convolutions of a waveform encoder as they are, as wav2vec 2.0 does
             (arXiv:2006.11477, section 4.3).
-        spec_augment (`bool`): mask time and frequency in training as a speech encoder's config says (`mask_time_prob`,
-            arXiv:1904.08779). Off by default: two spans of 200 ms at least, as the published configs have it, hide
-            most of a spoken word.
+        mask_time_prob (`float`): latent SpecAugment of speech, in training ([`hf_ssl.data.spec_augment`]): share of
+            the frames in spans that the encoder's mask embedding replaces, before they overlap; 0 for none. At least
+            two spans a recording: shorten them for single words.
+        mask_time_length (`int`): frames a span, of 20 ms as a rule.
+        mask_channel_prob (`float`): likewise of the channels between CNN and Transformer, which are set to zero.
+        mask_channel_length (`int`): channels a span.
+        encoder_config (`dict`, *optional*): fields of the encoder's config that are other in fine-tuning, such as
+            `layerdrop` and `activation_dropout`.
     """
 
     encoder: str
@@ -42,7 +48,11 @@ class FineTuningModelArguments:
     lora_dropout: float = 0.0
     lora_targets: list[str] | None = None
     freeze_feature_encoder: bool = True
-    spec_augment: bool = False
+    mask_time_prob: float = 0.0
+    mask_time_length: int = 10
+    mask_channel_prob: float = 0.0
+    mask_channel_length: int = 64
+    encoder_config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         task_named(self.task)
@@ -52,28 +62,53 @@ class FineTuningModelArguments:
             raise InputError(f"model.lora_rank is {self.lora_rank}; the rank of an update is at least 1.")
         if not 0 <= self.lora_dropout < 1:
             raise InputError(f"model.lora_dropout is {self.lora_dropout}; give a share in [0, 1).")
+        for name in ("mask_time_prob", "mask_channel_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"model.{name} is {getattr(self, name)}; give a share between 0 and 1.")
+        for name in ("mask_time_length", "mask_channel_length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name} is {getattr(self, name)}; give at least 1.")
+        if self.spec_augment is not None and task_named(self.task).modality != "speech":
+            raise InputError(
+                f"model.mask_time_prob and mask_channel_prob are for speech; leave them out for {self.task}."
+            )
+
+    @property
+    def spec_augment(self) -> SpecAugment | None:
+        """The masks of the training, if there are any."""
+        if self.mask_time_prob == self.mask_channel_prob == 0:
+            return None
+        return SpecAugment(
+            time_prob=self.mask_time_prob,
+            time_length=self.mask_time_length,
+            channel_prob=self.mask_channel_prob,
+            channel_length=self.mask_channel_length,
+        )
 
 
 @dataclass
-class FineTuningArguments(TrainingArguments):
-    """`transformers.TrainingArguments` with defaults that suit fine-tuning."""
+class FineTuningArguments(ReproducibleTrainingArguments):
+    """The `training` section of a fine-tuning run.
+
+    Args:
+        freeze_encoder_steps (`int`): optimiser steps for which only the head learns: no gradient is computed of the
+            encoder, adapters and the pooler of a text encoder included (fairseq's `freeze_finetune_updates`).
+    """
 
     output_dir: str = "runs/finetuned"
     run_name: str | None = None
-    # The collators read columns that a model's `forward` does not name.
-    remove_unused_columns: bool = False
     warmup_steps: float = 0.1
-    logging_steps: float = 10
-    # A NaN in the loss must be seen, not replaced by the running mean.
-    logging_nan_inf_filter: bool = False
-    save_total_limit: int | None = 2
-    # Layers that an encoder drops at random have no gradient in some steps; transformers' own default would not look
-    # for them together with gradient checkpointing.
-    ddp_find_unused_parameters: bool | None = True
+    freeze_encoder_steps: int = 0
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        if self.freeze_encoder_steps < 0:
+            raise InputError(f"training.freeze_encoder_steps is {self.freeze_encoder_steps}; give at least 0.")
+        if self.freeze_encoder_steps and self.ddp_find_unused_parameters is False:
+            raise InputError(
+                "training.freeze_encoder_steps leaves parameters without gradient, which "
+                "training.ddp_find_unused_parameters=false does not allow; leave that out."
+            )
         if self.run_name is None:
             # Trackers close at the end of the training; under a name, the final scores join the run that was closed.
             self.run_name = Path(self.output_dir).name

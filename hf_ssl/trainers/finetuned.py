@@ -22,9 +22,10 @@ def load_finetuned(folder: str | Path, encoder: str | Path | None = None) -> tup
         encoder (`str` or `Path`, *optional*): where the encoder of an adapter is now, if it was moved.
 
     Returns:
-        the model, in evaluation mode, of the plain transformers class of its task (with the adapter's layers inside),
-        its `config.id2label` as trained; and its processor (image processor, feature extractor, tokenizer, or for
-        CTC a `Wav2Vec2Processor`). `transformers.pipeline` takes both.
+        the model, in evaluation mode, of the plain transformers class of its task (with the adapter's layers inside;
+        hf_ssl's own `EncoderForCTC` where transformers has no CTC class of the encoder), its `config.id2label` as
+        trained; and its processor (image processor, feature extractor, tokenizer, or for CTC a `Wav2Vec2Processor`).
+        `transformers.pipeline` takes both.
 
     Raises:
         InputError: for a folder that no fine-tuning left, or an adapter whose encoder is not where it was.

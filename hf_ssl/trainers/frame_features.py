@@ -114,6 +114,8 @@ class EncoderLayer:
 
     def __init__(self, name: str, layer: int, sampling_rate: int, device: torch.device) -> None:
         encoder, _ = load_encoder(name)
+        if "conv_kernel" not in encoder.config.to_dict():
+            raise InputError(f"The encoder {name!r} does not take waveforms; choose one of the wav2vec 2.0 family.")
         self.processor = feature_extractor(sampling_rate, name)
         num_layers = encoder.config.num_hidden_layers
         if not 0 <= layer <= num_layers:

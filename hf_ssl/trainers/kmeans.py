@@ -127,9 +127,16 @@ def assign(features: Tensor, centroids: Tensor) -> Tensor:
     squared_norms = centroids.square().sum(dim=1)
     chunks = features.split(max(1, _DISTANCES_AT_ONCE // len(centroids)))
     nearest = [
-        torch.addmm(squared_norms, chunk.to(centroids.device), centroids.T, alpha=-2).argmin(dim=1) for chunk in chunks
+        _argmin(torch.addmm(squared_norms, chunk.to(centroids.device), centroids.T, alpha=-2)) for chunk in chunks
     ]
     return torch.cat(nearest)
+
+
+def _argmin(scores: Tensor) -> Tensor:
+    """The least of each row, `(N, K)` to `(N,)`. On a CPU numpy's takes half the time of torch's."""
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy().argmin(axis=1))
+    return scores.argmin(dim=1)
 
 
 def squared_distance(features: Tensor, centroids: Tensor, clusters: Tensor) -> float:

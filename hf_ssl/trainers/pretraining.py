@@ -1,35 +1,23 @@
 """The trainer of every objective."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_ssl.data.keyed import KeyedDataset, KeyedIterableDataset
 from hf_ssl.data.prepared import Batch, Collator
-from hf_ssl.data.sampling import EpochBatchSampler
-from hf_ssl.errors import InputError
 from hf_ssl.evaluation import collapse
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pretrained import Processor, SSLPreTrainedModel
 from hf_ssl.trainers.arguments import SSLTrainingArguments
-from hf_ssl.trainers.checkpointing import AtomicCheckpointTrainer
+from hf_ssl.trainers.collapse_watch import CollapseWatch
 from hf_ssl.trainers.optimizers import make_optimizer
-from hf_ssl.trainers.schedules import make_schedule
-
-
-class PreTrainingDataLoader(DataLoader):
-    """A data loader whose batches depend on the epoch that the trainer announces."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration."""
-        assert isinstance(self.batch_sampler, EpochBatchSampler)
-        self.batch_sampler.set_epoch(epoch)
+from hf_ssl.trainers.reproducible import ReproducibleTrainer
 
 
 class AfterOptimizerStep(TrainerCallback):
@@ -41,7 +29,7 @@ class AfterOptimizerStep(TrainerCallback):
         kwargs["model"].after_optimizer_step(state.global_step / state.max_steps)
 
 
-class SSLTrainer(AtomicCheckpointTrainer):
+class SSLTrainer(ReproducibleTrainer):
     """Trains any objective.
 
     What it adds to `transformers.Trainer`: the gradient of an optimiser step does not depend on how its batch was cut
@@ -56,14 +44,13 @@ class SSLTrainer(AtomicCheckpointTrainer):
         eval_dataset ([`KeyedDataset`], *optional*): for the validation loss.
         processing_class ([`Processor`], *optional*): saved with each checkpoint.
         lengths (`list[float]`, *optional*): of the training items, for batches of like length.
+        repeats (`Sequence[float]`, *optional*): how often each training item comes in an epoch, by default once.
         batch_transform (`Callable`, *optional*): part of the collation that runs on the device, without gradient.
         callbacks (`list[TrainerCallback]`, *optional*): further callbacks.
     """
 
     args: SSLTrainingArguments
     model: SSLPreTrainedModel
-    optimizer: Optimizer | None
-    lr_scheduler: LambdaLR | None
     loss_is_scaled_for_ga = True
 
     def __init__(
@@ -75,6 +62,7 @@ class SSLTrainer(AtomicCheckpointTrainer):
         eval_dataset: KeyedDataset | None = None,
         processing_class: Processor | None = None,
         lengths: list[float] | None = None,
+        repeats: Sequence[float] | None = None,
         batch_transform: Callable[[Batch], Batch] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
@@ -87,40 +75,25 @@ class SSLTrainer(AtomicCheckpointTrainer):
             processing_class=processing_class,
             callbacks=callbacks,
         )
-        self.lengths = lengths
+        self.lengths, self.repeats = lengths, repeats
         self.batch_transform = batch_transform
         # First of all callbacks: what evaluates or saves at the end of a step sees the step finished.
         self.callback_handler.callbacks.insert(0, AfterOptimizerStep())
+        self.add_callback(CollapseWatch(args.stop_below or {}, args.stop_after_steps))
         self._term_sums: dict[str, Tensor] = {}
         self._diagnostics: dict[str, Tensor] = {}
         self._step_of_first_sum = 0
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of this rank; see [`EpochBatchSampler`]."""
+        """Batches of this rank; a stream is read as it comes."""
         if isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
-        if self.args.max_batch_length is not None and self.lengths is None:
-            raise InputError(
-                "training.max_batch_length is for items that have a length, such as recordings; give "
-                "training.per_device_train_batch_size instead."
-            )
-        sampler = EpochBatchSampler(
-            len(self.train_dataset),
-            self._train_batch_size,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            lengths=self.lengths,
-            max_batch_length=self.args.max_batch_length,
-            rank=self.args.process_index,
-            num_replicas=self.args.world_size,
-            steps_multiple=self.args.gradient_accumulation_steps,
-        )
-        return PreTrainingDataLoader(
+        return self.epoch_data_loader(
             self.train_dataset,
-            batch_sampler=sampler,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
-            prefetch_factor=self.args.dataloader_prefetch_factor,
+            self.data_collator,
+            batch_size=self._train_batch_size,
+            lengths=self.lengths,
+            repeats=self.repeats,
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
@@ -128,22 +101,6 @@ class SSLTrainer(AtomicCheckpointTrainer):
         if self.optimizer is None:
             self.optimizer = make_optimizer(model or self.model, self.args)
         return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:
-        """See [`make_schedule`]."""
-        optimizer = optimizer or self.optimizer
-        assert optimizer is not None
-        if self.lr_scheduler is None:
-            self.lr_scheduler = make_schedule(
-                self.args.schedule,
-                optimizer,
-                warmup=self.args.get_warmup_steps(num_training_steps),
-                total=num_training_steps,
-                hold_share=self.args.hold_share,
-                final_scale=self.args.final_learning_rate_scale,
-            )
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> dict[str, Tensor] | None:
         """The divisor of each loss term: its predictions in all micro-batches of all ranks of this optimiser step."""

@@ -11,7 +11,13 @@ from transformers import TrainingArguments
 
 from hf_ssl.hub.sources import as_path
 
-NAMES = (("data", "path"), ("model", "from_encoder"), ("model", "encoder"), ("clustering", "features"))
+NAMES = (
+    ("data", "path"),
+    ("model", "from_encoder"),
+    ("model", "encoder"),
+    ("clustering", "features"),
+    ("unlabelled", "path"),
+)
 """What in a run file may be a name on the Hub or a local path."""
 
 
@@ -34,7 +40,8 @@ def describe(section: Any) -> Any:
     """A section as plain values, of the training arguments only what differs from the defaults."""
     if isinstance(section, TrainingArguments):
         output_dir = str(section.output_dir)
-        defaults = type(section)(output_dir=output_dir).to_dict()
+        # Making arguments sets up the devices: with another `use_cpu` this process would leave the group of all ranks.
+        defaults = type(section)(output_dir=output_dir, use_cpu=section.use_cpu).to_dict() | {"use_cpu": False}
         changed = {key: value for key, value in section.to_dict().items() if value != defaults.get(key)}
         return {"output_dir": output_dir, **changed}
     return asdict(section) if is_dataclass(section) and not isinstance(section, type) else copy.deepcopy(section)

@@ -19,10 +19,11 @@ from hf_ssl.data.text import prepare_text
 from hf_ssl.errors import InputError, writing
 from hf_ssl.evaluation.encoders import load_encoder_config
 from hf_ssl.hub.card import write_card
+from hf_ssl.hub.loading import loading_lines
 from hf_ssl.modeling import Objective, objective
 from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
 from hf_ssl.trainers.arguments import SSLTrainingArguments
-from hf_ssl.trainers.build import make_model
+from hf_ssl.trainers.build import fresh_encoder_config, make_model, own_fields
 from hf_ssl.trainers.checkpointing import check_same_model, checkpoint_to_resume, is_finished
 from hf_ssl.trainers.clustering import ClusteringArguments, cluster
 from hf_ssl.trainers.online_evaluation import online_probe
@@ -76,6 +77,7 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
         InputError: for data, names or values that cannot be used.
     """
     training, row = run.training, objective(run.objective)
+    check_predicts_units(run)
     output = Path(training.output_dir)
     checkpoint = checkpoint_to_resume(output, resume)
     if checkpoint is not None and is_finished(output, checkpoint, training):
@@ -86,7 +88,7 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
     with training.main_process_first(local=False, desc="units"):  # one folder for all machines
         run = _with_units(run, output)
     with training.main_process_first(desc="data"):
-        data = PREPARE[row.modality](run.data, seed=training.seed, encoder=run.model.get("from_encoder"))
+        data = _prepare_data(run, row)
     set_seed(training.seed)
     model = make_model(row, run.model, data.config_updates)
     if checkpoint is not None:
@@ -102,9 +104,18 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
             save_run(output, run, model, data, metrics)
             write_card(output, command=command)
         encoder = output / "encoder"
-        logger.info("The encoder is in %s; `AutoModel.from_pretrained(%r)` loads it.", encoder, str(encoder))
+        logger.info("The encoder is in %s. To load it:\n\n%s\n", encoder, loading_lines(encoder, str(encoder)))
     trainer.accelerator.wait_for_everyone()
     return output
+
+
+def _prepare_data(run: PreTrainingRun, row: Objective) -> PreparedData:
+    """The data as the encoder reads them: of speech, that may be waveforms or log-mel frames."""
+    encoder = run.model.get("from_encoder")
+    options: dict[str, Any] = {"seed": run.training.seed, "encoder": encoder}
+    if row.modality == "speech" and encoder is None:
+        options["architecture"] = fresh_encoder_config(row, run.model, {})
+    return PREPARE[row.modality](run.data, **options)
 
 
 def _make_trainer(run: PreTrainingRun, row: Objective, model: SSLPreTrainedModel, data: PreparedData) -> SSLTrainer:
@@ -124,11 +135,24 @@ def _make_trainer(run: PreTrainingRun, row: Objective, model: SSLPreTrainedModel
         data_collator=data.collator,
         processing_class=data.processor,
         lengths=data.lengths,
+        repeats=data.repeats,
         batch_transform=data.batch_transform,
     )
     if evaluates and run.data.label_column is not None:
         trainer.add_callback(online_probe(trainer, run.data, row.modality, data.processor))
     return trainer
+
+
+def check_predicts_units(run: PreTrainingRun) -> None:
+    """Units are for objectives that predict them, whose configs have `num_clusters`.
+
+    Raises:
+        InputError: for a run of another one with units or a `clustering` section.
+    """
+    has_units = isinstance(run.data, SpeechDataArguments) and run.data.units is not None
+    predicts_units = "num_clusters" in own_fields(objective(run.objective).config_class)
+    if (has_units or run.clustering is not None) and not predicts_units:
+        raise InputError(f"{run.objective} predicts no units; leave data.units and the section clustering out.")
 
 
 def _with_units(run: PreTrainingRun, output: Path) -> PreTrainingRun:

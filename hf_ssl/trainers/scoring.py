@@ -1,6 +1,6 @@
 """How the predictions of a task are scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from transformers import EvalPrediction, Wav2Vec2Processor
@@ -8,25 +8,24 @@ from transformers import EvalPrediction, Wav2Vec2Processor
 from hf_ssl.evaluation.metrics import load_metric
 from hf_ssl.modeling.blocks.frames import IGNORED
 from hf_ssl.modeling.blocks.pretrained import Processor
-from hf_ssl.trainers.tasks import Task
 
 Scorer = Callable[[EvalPrediction], dict[str, float]]
 
 
-def make_scorer(task: Task, processor: Processor) -> Scorer:
-    """The function that computes a task's metrics from the predicted and true classes of a split.
+def make_scorer(names: Sequence[str], processor: Processor) -> Scorer:
+    """The function that computes metrics from the predicted and true classes of a split.
 
     It takes an `EvalPrediction` of int arrays: predictions and labels, (N,) for classes, (N, T) for words, and for CTC
-    (N, frames) and (N, characters), where `IGNORED` is no class; and gives each of `task.metrics`.
+    (N, frames) and (N, units), where `IGNORED` is no class; and gives each of the metrics by its name.
     """
-    metrics = {name: load_metric(name) for name in task.metrics}
+    metrics = [load_metric(name) for name in names]
 
     def score(prediction: EvalPrediction) -> dict[str, float]:
         pair = (
             _transcripts(prediction, processor) if isinstance(processor, Wav2Vec2Processor) else _classes(prediction)
         )
         scores: dict[str, float] = {}
-        for metric in metrics.values():
+        for metric in metrics:
             scores |= metric.compute(predictions=pair[0], references=pair[1])
         return scores
 
@@ -41,10 +40,10 @@ def _classes(prediction: EvalPrediction) -> tuple[list[int], list[int]]:
 def _transcripts(prediction: EvalPrediction, processor: Wav2Vec2Processor) -> tuple[list[str], list[str]]:
     tokenizer = processor.tokenizer
     frames = np.where(prediction.predictions == IGNORED, tokenizer.pad_token_id, prediction.predictions)
-    characters = np.where(prediction.label_ids == IGNORED, tokenizer.pad_token_id, prediction.label_ids)
+    units = np.where(prediction.label_ids == IGNORED, tokenizer.pad_token_id, prediction.label_ids)
     # A character outside the vocabulary is one wrong character, not the five of its token's name.
     spoken = [
         text.replace(tokenizer.unk_token, "\N{REPLACEMENT CHARACTER}")
-        for text in tokenizer.batch_decode(characters, group_tokens=False)
+        for text in tokenizer.batch_decode(units, group_tokens=False)
     ]
     return tokenizer.batch_decode(frames), spoken

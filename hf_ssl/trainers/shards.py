@@ -138,6 +138,6 @@ def require_same(found: Mapping[str, Any], identity: Mapping[str, Any], folder: 
     for key in identity:
         if found.get(key) != identity[key]:
             raise InputError(
-                f"{folder} holds units made with {key} {found.get(key)}, not {identity[key]}; choose another folder "
-                "or remove this one."
+                f"{folder} holds what was made with {key} {found.get(key)}, not {identity[key]}; choose another "
+                "folder or remove this one."
             )

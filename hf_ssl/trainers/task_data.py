@@ -2,26 +2,31 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Wav2Vec2Processor
 
 from hf_ssl.data.arguments import DATA_ARGUMENTS, DataArguments, SpeechDataArguments, TextDataArguments
 from hf_ssl.data.checking import report_broken
+from hf_ssl.data.encoder_inputs import SpeechProcessor, encoder_frames
 from hf_ssl.data.labelled import LabelledCollator
 from hf_ssl.data.loading import load_splits
 from hf_ssl.data.prepared import Batch
-from hf_ssl.data.transcripts import TranscriptCollator, character_processor, normalise, why_not_alignable
+from hf_ssl.data.spec_augment import SpecAugmentCollator
+from hf_ssl.data.transcripts import TranscriptCollator, TranscriptForm, why_not_alignable
 from hf_ssl.data.usable import usable
 from hf_ssl.data.word_labels import WordLabelCollator
 from hf_ssl.errors import InputError
 from hf_ssl.evaluation.encoders import at_its_rate, load_encoder_config, load_preprocessor
+from hf_ssl.modeling.blocks.mel_front_end import FRONT_ENDS
 from hf_ssl.modeling.blocks.pretrained import Processor
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
 from hf_ssl.trainers.tasks import task_named
+
+TaskCollator = Callable[[list[dict[str, Any]]], Batch]
 
 
 @dataclass
@@ -33,12 +38,20 @@ class TaskData:
         collator (`Callable`): rows to a batch with `labels`.
         processor ([`Processor`]): saved with the model.
         config_updates (`dict[str, Any]`): fields of the model's config: the label map, or CTC's vocabulary.
+        metrics (`tuple[str, ...]`): names for [`hf_ssl.evaluation.metrics.load_metric`], the most telling first.
+        lengths (`list[float]`, *optional*): seconds of each training item, for batches of like length.
+        augment (`Callable`, *optional*): makes the collator of the training, of `inputs` (the other one) and `seed`.
+        facts (`dict[str, str]`): what `metrics.json` says of the data.
     """
 
     splits: DatasetDict
-    collator: Callable[[list[dict[str, Any]]], Batch]
+    collator: TaskCollator
     processor: Processor
     config_updates: dict[str, Any]
+    metrics: tuple[str, ...]
+    lengths: list[float] | None = None
+    augment: Callable[..., TaskCollator] | None = None
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 def prepare_task(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
@@ -73,7 +86,17 @@ def _classes(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
         max_length=_max_length(data, processor) if isinstance(data, TextDataArguments) else None,
     )
     label_map = _label_map(splits["train"].features["label"].names, data)
-    return TaskData(splits, collator, processor, {"problem_type": "single_label_classification", **label_map})
+    prepared = TaskData(
+        splits,
+        collator,
+        processor,
+        {"problem_type": "single_label_classification", **label_map},
+        task_named(model.task).metrics,
+    )
+    if isinstance(data, SpeechDataArguments):
+        prepared.lengths = [min(length, data.max_seconds) for length in splits["train"]["length"]]
+        prepared.augment = _augmentation(model, processor, data.max_seconds)
+    return prepared
 
 
 def _words(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
@@ -89,46 +112,81 @@ def _words(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
     splits = DatasetDict({name: _leave_out(split, problem, data.on_error) for name, split in splits.items()})
     tokenizer = load_preprocessor(model.encoder, "text")
     collator = WordLabelCollator(tokenizer=tokenizer, max_length=_max_length(data, tokenizer))
-    return TaskData(splits, collator, tokenizer, _label_map(splits["train"].features["label"].feature.names, data))
+    label_map = _label_map(splits["train"].features["label"].feature.names, data)
+    return TaskData(splits, collator, tokenizer, label_map, task_named(model.task).metrics)
 
 
 def _transcripts(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
     """Recordings with their transcripts."""
     assert isinstance(data, SpeechDataArguments)
     config = load_encoder_config(model.encoder)
-    if "conv_stride" not in config.to_dict():
-        raise InputError(f"{model.encoder} ({config.model_type}) reads no waveform; CTC needs an encoder that does.")
+    if "conv_kernel" not in config.to_dict() and config.model_type not in FRONT_ENDS:
+        raise InputError(
+            f"{model.encoder} ({config.model_type}) reads neither waveforms nor log-mel frames of any length; CTC "
+            "needs an encoder that does."
+        )
     extractor = load_preprocessor(model.encoder, "speech")
-    data = replace(data, sampling_rate=extractor.sampling_rate)
+    form = TranscriptForm(unit=data.text_unit, normalise=data.normalise_text)
+    splits = _alignable_splits(replace(data, sampling_rate=extractor.sampling_rate), form, config, extractor)
+    tokenizer = form.tokenizer(splits["train"]["text"])
+    return TaskData(
+        splits,
+        TranscriptCollator(inputs=LabelledCollator(modality="speech", processor=extractor), tokenizer=tokenizer),
+        Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer),
+        {
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "ctc_zero_infinity": True,
+            "ctc_loss_reduction": "sum",
+            "text_unit": form.unit,
+            "normalise_text": form.normalise,
+        },
+        ("per",) if form.unit == "phones" else task_named(model.task).metrics,
+        lengths=list(splits["train"]["length"]),
+        augment=_augmentation(model, extractor, math.inf),
+        facts={"transcripts": form.description},
+    )
+
+
+def _alignable_splits(
+    data: SpeechDataArguments, form: TranscriptForm, config: PreTrainedConfig, extractor: SpeechProcessor
+) -> DatasetDict:
+    """The recordings that CTC can learn, with their cleaned transcripts; columns `audio`, `text` and `length`."""
     splits = load_splits(replace(data, label_column=None), "speech")
     if "text" not in splits["train"].column_names:
         raise InputError(f"{data.path} has no transcripts; name their column in data.text_column.")
 
+    def problem(row: dict[str, Any], index: int, max_seconds: float) -> str | None:
+        frames = encoder_frames(config, round(row["length"] * extractor.sampling_rate), extractor)
+        reason = why_not_alignable(form.units(row["text"]), frames)
+        if row["length"] > max_seconds:
+            # It would have to be cut, and what is said in the rest of it is not known.
+            reason = f"it is longer than data.max_seconds ({max_seconds:g})"
+        name = row["audio"]["path"] or f"Row {index}"
+        return reason and f"{name}, {row['length']:.2f} s, cannot be learnt with CTC: {reason}."
+
     splits = DatasetDict(usable(splits, "speech", data))
     for name, split in splits.items():
         split = split.select_columns(["audio", "text", "length"])
-        split = split.map(lambda row: {"text": normalise(row["text"] or "")}, desc="Normalising the transcripts")
-        problem = partial(
-            _ctc_problem,
-            config=config,
-            sampling_rate=extractor.sampling_rate,
-            max_seconds=data.max_seconds if name == "train" else math.inf,  # a long recording can be scored, whole
-        )
-        splits[name] = _leave_out(split, problem, data.on_error)
-    processor = character_processor(splits["train"]["text"], extractor)
-    inputs = LabelledCollator(modality="speech", processor=extractor)
-    updates = {
-        "vocab_size": len(processor.tokenizer),
-        "pad_token_id": processor.tokenizer.pad_token_id,
-        "ctc_zero_infinity": True,
-        "ctc_loss_reduction": "sum",
-    }
-    return TaskData(splits, TranscriptCollator(inputs=inputs, tokenizer=processor.tokenizer), processor, updates)
+        split = split.map(lambda row: {"text": form.clean(row["text"])}, desc="Cleaning the transcripts")
+        max_seconds = data.max_seconds if name == "train" else math.inf  # a long recording can be scored, whole
+        splits[name] = _leave_out(split, partial(problem, max_seconds=max_seconds), data.on_error)
+    return splits
 
 
-def _ctc_problem(row: dict[str, Any], index: int, **limits: Any) -> str | None:
-    reason = why_not_alignable(row["text"], row["length"], **limits)
-    return reason and f"{row['audio']['path'] or f'Row {index}'} cannot be learnt with CTC: {reason}."
+def _augmentation(
+    model: FineTuningModelArguments, extractor: SpeechProcessor, max_seconds: float
+) -> Callable[..., TaskCollator] | None:
+    """What makes the training's collator of another one and the run's seed, if anything is masked."""
+    if model.spec_augment is None:
+        return None
+    return partial(
+        SpecAugmentCollator,
+        spec_augment=model.spec_augment,
+        encoder_config=load_encoder_config(model.encoder),
+        processor=extractor,
+        max_seconds=max_seconds,
+    )
 
 
 PREPARE: dict[str, Callable[[FineTuningModelArguments, DataArguments], TaskData]] = {

@@ -6,19 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftModel
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_ssl.errors import InputError
+from hf_ssl.errors import InputError, unknown_name
 from hf_ssl.evaluation.encoders import load_encoder_config
 from hf_ssl.evaluation.load_report import no_load_report
+from hf_ssl.modeling.blocks.waveform import ENCODER_MASK_TIME_PROB
+from hf_ssl.modeling.speech.encoder_ctc import EncoderForCTCConfig
+from hf_ssl.trainers.build import own_fields
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
 from hf_ssl.trainers.tasks import Task, task_named
 from hf_ssl.tuners.lora_targets import lora_targets
 
 logger = logging.getLogger(__name__)
+
+MASK_EMBEDDING = "masked_spec_embed"
+"""The parameter of a speech encoder that stands for a masked frame; a checkpoint may lack it, and then it is drawn."""
 
 
 class AdaptedModel(PeftModel):
@@ -51,13 +58,18 @@ def make_task_model(
     """
     task = task_named(arguments.task)
     config = load_encoder_config(arguments.encoder)
+    _change_config(config, arguments)
+    if arguments.task == "ctc" and not _is_known(config, task):
+        config = EncoderForCTCConfig(encoder_config=config)
     config.update({"finetuning_task": arguments.task, **config_updates})
-    if "apply_spec_augment" in config.to_dict():
-        config.apply_spec_augment = arguments.spec_augment
     if arguments.tuner == "lora" and getattr(config, "use_weighted_layer_sum", False):
         logger.info("The head of the adapter reads the last layer, not the weighted sum of all (SUPERB's).")
         config.use_weighted_layer_sum = False
     model, head_modules = _load(arguments.encoder, task, config)
+    if arguments.mask_time_prob > 0 and MASK_EMBEDDING not in dict(model.base_model.named_parameters()):
+        raise InputError(
+            f"{arguments.encoder} ({config.model_type}) has no mask embedding; leave model.mask_time_prob out."
+        )
     model.config.architectures = [type(model).__name__]  # an adapter's folder is else named after the bare encoder
     adapted = arguments.tuner == "lora"
     if "feature_extractor" in dict(model.base_model.named_children()) and (
@@ -67,15 +79,44 @@ def make_task_model(
     return _adapt(model, arguments, head_modules) if adapted else model
 
 
+def encoder_of(model: PreTrainedModel | AdaptedModel) -> PreTrainedModel:
+    """The encoder of a model for a task: all of it but the head; the adapter's layers are in it."""
+    return (model.get_base_model() if isinstance(model, AdaptedModel) else model).base_model
+
+
 def trainable_share(model: nn.Module) -> tuple[int, int]:
     """How many parameters are trained, and how many there are."""
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)
 
 
+def _change_config(config: PreTrainedConfig, arguments: FineTuningModelArguments) -> None:
+    """What is other in fine-tuning; transformers' own masks, which are drawn from a global generator, are off."""
+    valid = own_fields(type(config))
+    for name, value in (arguments.encoder_config or {}).items():
+        if name.startswith("mask_") or name == "apply_spec_augment":
+            raise InputError(f"model.encoder_config.{name} has no effect here; use model.mask_time_prob and its like.")
+        if name not in valid:
+            raise unknown_name(f"key in config of {config.model_type} (model.encoder_config)", name, valid)
+        try:
+            setattr(config, name, value)
+        except StrictDataclassError as error:
+            raise InputError(f"model.encoder_config.{name} is {value!r}: {error.__cause__ or error}") from error
+    fields = config.to_dict()
+    if "mask_time_prob" in fields:
+        config.apply_spec_augment = False
+        if arguments.mask_time_prob > 0 and fields["mask_time_prob"] == 0:
+            # Such an encoder would be built without a mask embedding.
+            config.mask_time_prob = ENCODER_MASK_TIME_PROB
+
+
+def _is_known(config: PreTrainedConfig, task: Task) -> bool:
+    return type(config) in task.auto_model._model_mapping
+
+
 def _load(encoder: str, task: Task, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
     """The model in fp32 and the names of the modules of its head."""
-    if type(config) not in task.auto_model._model_mapping:
+    if not _is_known(config, task):
         raise InputError(
             f"{encoder} is a {config.model_type} encoder, which transformers has no {task.pipeline} model of; choose "
             "another encoder or another model.task."
@@ -87,7 +128,7 @@ def _load(encoder: str, task: Task, config: PreTrainedConfig) -> tuple[PreTraine
             address, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
     inside = f"{model.base_model_prefix}."
-    changed = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    changed = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])} - {inside + MASK_EMBEDDING}
     lost = [key for key in changed if key.startswith(inside) and ".pooler." not in key]
     if lost:
         raise InputError(

@@ -33,6 +33,7 @@ ADAPTED_LAYERS: dict[str, tuple[str, ...]] = {
     # speech
     "audio-spectrogram-transformer": ("q_proj", "v_proj"),
     "data2vec-audio": ("q_proj", "v_proj"),
+    "data2vec2-audio": ("q_proj", "v_proj"),
     "hubert": ("q_proj", "v_proj"),
     "sew": ("q_proj", "v_proj"),
     "unispeech": ("q_proj", "v_proj"),

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,10 +14,27 @@ from hf_ssl.cli.main import main
 from hf_ssl.cli.run_file import recipe_names
 from hf_ssl.data.loading import load_splits
 from hf_ssl.errors import InputError
+from hf_ssl.trainers.schedules import tri_stage
 from hf_ssl.trainers.tasks import TASKS, task_named
-from tests.tiny_encoders import save_image_encoder
+from tests.tiny_encoders import save_image_encoder, save_mel_encoder
 
-RECIPES = [name for name in recipe_names() if name.startswith("finetune_")]
+PRESETS = {
+    # fairseq, examples/wav2vec/config/finetuning and examples/hubert/config/finetune: learning rate, updates, masked
+    # shares of time and channels, updates with a frozen encoder, LayerDrop, seconds a GPU, GPUs × micro-batches
+    "finetune_wav2vec2_base_10m": (5e-5, 13_000, 0.65, 0.25, 10_000, 0.1, 160, 4),
+    "finetune_wav2vec2_base_1h": (5e-5, 13_000, 0.65, 0.25, 10_000, 0.1, 200, 4),
+    "finetune_wav2vec2_base_10h": (5e-5, 20_000, 0.65, 0.5, 10_000, 0.05, 200, 4),
+    "finetune_wav2vec2_base_100h": (3e-5, 80_000, 0.65, 0.5, 0, 0.1, 200, 4),
+    "finetune_wav2vec2_base_960h": (1e-4, 320_000, 0.5, 0.1, 0, 0.1, 200, 1),
+    "finetune_wav2vec2_vox_10m": (1e-4, 13_000, 0.65, 0.25, 10_000, 0.1, 80, 7),
+    "finetune_wav2vec2_vox_1h": (3e-4, 13_000, 0.75, 0.25, 10_000, 0.1, 80, 5),
+    "finetune_wav2vec2_vox_10h": (1e-4, 20_000, 0.75, 0.25, 10_000, 0.1, 80, 5),
+    "finetune_wav2vec2_vox_100h": (3e-5, 80_000, 0.5, 0.5, 10_000, 0.1, 80, 5),
+    "finetune_wav2vec2_vox_960h": (3e-5, 320_000, 0.5, 0.25, 10_000, 0.1, 80, 1),
+    "finetune_hubert_base_10h": (2e-5, 25_000, 0.75, 0.5, 10_000, 0.1, 200, 1),
+}
+"""The last two are fairseq's but for ten minutes of speech, which do not fill its GPUs and micro-batches."""
+RECIPES = [name for name in recipe_names() if name.startswith("finetune_") and name not in PRESETS]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +81,24 @@ def test_the_printed_lines_load_an_adapter(encoder, tmp_path, capsys):
     assert scope["model"].config.id2label[0] == "Smileys & Emotion"
 
 
+def test_the_printed_lines_load_a_class_of_hf_ssls_own(tmp_path, capsys):
+    encoder = save_mel_encoder(tmp_path / "encoder", "parakeet_encoder")
+    settings = [
+        "training.use_cpu=true",
+        "training.max_steps=1",
+        "data.max_train_items=8",
+        "data.validation_split=null",
+    ]
+    settings += ["data.path=sample:speech", "data.on_error=skip", "data.test_split=null"]
+    output = f"training.output_dir={tmp_path / 'run'}"
+    assert main(["finetune", f"model.encoder={encoder}", "model.task=ctc", output, *settings]) == 0
+    printed = capsys.readouterr().out
+    scope: dict = {}
+    exec("\n".join(line.strip() for line in printed.splitlines() if "import" in line or " = " in line), scope)
+    assert type(scope["model"]).__name__ == "EncoderForCTC"
+    assert "text" in scope["predict"](np.zeros(16_000, dtype=np.float32))
+
+
 def test_tensorboard_gets_the_losses_and_the_scores(encoder, tmp_path):
     assert main(command(encoder, tmp_path, "training.report_to=tensorboard")) == 0
     tags = set()
@@ -89,11 +125,56 @@ def test_trackio_gets_one_run_with_the_losses_and_the_scores(encoder, tmp_path):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_can_be_read(recipe):
-    """And name columns that their data have."""
-    run = read_fine_tuning(recipe, [])
-    splits = load_splits(run.data, task_named(run.model.task).modality)
-    assert set(splits) == {"train", "validation", "test"}
-    assert run.training.output_dir == f"runs/{recipe}"
+    """And name columns that their data have, where that is embedded."""
+    run = read_fine_tuning(recipe, ["training.use_cpu=true"])
+    assert run.training.output_dir.startswith("runs/")
+    if run.data.path.startswith("sample:"):
+        splits = load_splits(run.data, task_named(run.model.task).modality)
+        assert set(splits) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_papers_presets(name):
+    run = read_fine_tuning(name, ["training.use_cpu=true"])
+    model, settings = run.model, run.training
+    assert (
+        settings.learning_rate,
+        settings.max_steps,
+        model.mask_time_prob,
+        model.mask_channel_prob,
+        settings.freeze_encoder_steps,
+        model.encoder_config["layerdrop"],
+        settings.max_batch_length,
+        settings.gradient_accumulation_steps,
+    ) == PRESETS[name]
+    assert (model.mask_time_length, model.mask_channel_length) == (10, 64)
+    assert (settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon) == (0.9, 0.98, 1e-8)
+    assert settings.weight_decay == settings.max_grad_norm == 0
+    assert model.freeze_feature_encoder
+    assert model.tuner == "none"
+    fields = {"activation_dropout": 0.1, "hidden_dropout": 0.0, "attention_dropout": 0.0, "feat_proj_dropout": 0.0}
+    assert model.encoder_config == {"layerdrop": PRESETS[name][5], "final_dropout": 0.0, **fields}
+
+    rates = [factor(name, settings, step) for step in (0, 8000, 10_000, settings.max_steps)]
+    if name.startswith("finetune_hubert"):  # warm-up of 8k, then the first 17k of a decay over 72k
+        assert rates == pytest.approx([0.01, 1, 0.05 ** (2 / 72), 0.05 ** (17 / 72)], rel=1e-3)
+    else:
+        assert (rates[0], rates[-1]) == pytest.approx((0.01, 0.05))
+        tenth = settings.max_steps // 10
+        held = [factor(name, settings, step) for step in (tenth, 5 * tenth - 1, 3 * settings.max_steps // 4)]
+        assert held == pytest.approx([1, 1, 0.05**0.5], rel=1e-3)
+
+
+def factor(name: str, settings, step: int) -> float:
+    """The learning rate of a preset at a step over its peak."""
+    assert settings.schedule == "tri_stage", name
+    return tri_stage(
+        step,
+        warmup=settings.get_warmup_steps(settings.max_steps),
+        total=settings.max_steps,
+        hold=round(settings.hold_share * settings.max_steps),
+        final_scale=settings.final_learning_rate_scale,
+    )
 
 
 def test_there_is_a_recipe_for_each_modality_with_lora_and_one_for_ctc():

@@ -39,7 +39,7 @@ def test_the_command_line_wins_over_the_file(file: str) -> None:
 
 
 def test_every_recipe_can_be_read() -> None:
-    sections = ("objective", "model", "data", "clustering", "training")
+    sections = ("objective", "model", "data", "clustering", "training", "iterations")
     for name in recipe_names():
         assert read_run(name, sections=sections)
 

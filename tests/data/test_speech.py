@@ -5,9 +5,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from transformers import (
+    HubertConfig,
+    ParakeetEncoderConfig,
+    ParakeetFeatureExtractor,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 from hf_ssl.data.arguments import SpeechDataArguments
+from hf_ssl.data.decoding import decode_audio
+from hf_ssl.data.encoder_inputs import encoder_input
 from hf_ssl.data.holdout import name_hash
 from hf_ssl.data.keyed import ItemKey
 from hf_ssl.data.speech import SpeechCollator, prepare_speech
@@ -127,6 +137,37 @@ def test_the_objective_draws_from_the_same_generators():
     assert seen["draws"] == first[::-1]
 
 
+def noise_item(seconds, index=0, epoch=0):
+    """A recording whose frames all differ."""
+    buffer = io.BytesIO()
+    noise = 0.1 * np.random.default_rng(index).standard_normal(round(seconds * RATE))
+    soundfile.write(buffer, noise, RATE, format="WAV", subtype="FLOAT")
+    audio = {"bytes": buffer.getvalue(), "path": None}
+    return {"audio": audio, "units": units_of(seconds, 50).tolist(), "key": ItemKey(epoch, index)}
+
+
+@pytest.mark.parametrize(
+    ("processor", "rate"), [(SeamlessM4TFeatureExtractor(), 50), (ParakeetFeatureExtractor(), 100)]
+)
+def test_log_mel_frames_are_cropped_as_waveforms_are(processor, rate):
+    collate = SpeechCollator(processor=processor, seed=0, max_seconds=0.8, label_rate=50)
+    items = [noise_item(seconds, i) for i, seconds in enumerate([1.0, 3.0, 2.2])]
+    batch = collate(items)
+    assert set(batch) == {"input_features", "units"}
+    assert batch["input_features"].shape[:2] == (3, 0.8 * rate)
+    for row, example in enumerate(items):
+        # Normalised as a whole, then cropped: a stretch of the whole recording's features, at the units' moment.
+        whole = encoder_input(processor, decode_audio(example["audio"], RATE))
+        starts = [n for n in range(len(whole)) if torch.equal(whole[n], batch["input_features"][row, 0])]
+        assert len(starts) == 1
+        crop = whole[starts[0] : starts[0] + len(batch["input_features"][row])]
+        assert torch.equal(batch["input_features"][row], crop)
+        assert abs(batch["units"][row, 0].item() / 50 - starts[0] / rate) <= 0.5 / 50 + 1e-6
+    assert collate([items[1], items[0]])["input_features"].shape[1] == 0.8 * rate
+    shortest = SpeechCollator(processor=processor, seed=0, max_seconds=9)(items)["input_features"]
+    assert abs(shortest.shape[1] - rate) <= 2
+
+
 def test_goes_to_the_workers():
     assert pickle.loads(pickle.dumps(make_collator())).label_rate == 100
 
@@ -186,3 +227,30 @@ def test_the_encoders_own_feature_extractor(folder, tmp_path):
     WhisperFeatureExtractor().save_pretrained(tmp_path / "whisper")
     with pytest.raises(InputError, match="does not take waveforms but what WhisperFeatureExtractor makes of them"):
         prepare_speech(SpeechDataArguments(path=str(folder)), seed=0, encoder=str(tmp_path / "whisper"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "processor_class", "size"),
+    [
+        (Wav2Vec2BertConfig(), SeamlessM4TFeatureExtractor, (39, 160)),
+        (ParakeetEncoderConfig(), ParakeetFeatureExtractor, (80, 80)),
+        (HubertConfig(), Wav2Vec2FeatureExtractor, (12_800,)),
+    ],
+)
+def test_a_fresh_encoder_decides_what_is_read(folder, architecture, processor_class, size):
+    arguments = SpeechDataArguments(path=str(folder))
+    data = prepare_speech(arguments, seed=0, encoder=None, architecture=architecture)
+    assert type(data.processor) is processor_class
+    batch = data.collator([data.train[ItemKey(0, ORDER["train"].index(3))]])  # 0.8 s
+    assert batch[data.processor.model_input_names[0]].shape[1:] == size
+
+
+def test_an_encoder_of_log_mel_frames(folder, tmp_path):
+    SeamlessM4TFeatureExtractor().save_pretrained(tmp_path / "encoder")
+    arguments = {"path": str(folder)}
+    data = prepare_speech(SpeechDataArguments(**arguments), seed=0, encoder=str(tmp_path / "encoder"))
+    assert data.collator([data.train[0]])["input_features"].shape[-1] == 160
+    with pytest.raises(InputError, match=r"data\.mixing_probability is for encoders that read waveforms"):
+        prepare_speech(
+            SpeechDataArguments(**arguments, mixing_probability=0.2), seed=0, encoder=str(tmp_path / "encoder")
+        )

@@ -7,7 +7,8 @@ from hf_ssl.data.loading import load_splits
 from hf_ssl.errors import InputError
 from hf_ssl.evaluation.encoders import load_encoder
 from hf_ssl.evaluation.features import extract_features, feature_loader, frozen, layer_numbers
-from tests.tiny_encoders import save_image_encoder, save_speech_encoder, save_text_encoder
+from hf_ssl.modeling.blocks.mel_front_end import FRONT_ENDS
+from tests.tiny_encoders import save_image_encoder, save_mel_encoder, save_speech_encoder, save_text_encoder
 from tests.trainers.recordings import write_recordings
 
 
@@ -55,6 +56,19 @@ def test_speech_is_averaged_over_the_frames_of_the_recording(speech):
         with frozen(encoder):
             hidden = encoder(**{k: v for k, v in collator([row]).items() if k != "labels"}).last_hidden_state
         torch.testing.assert_close(pooled, hidden[0].mean(dim=0), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", FRONT_ENDS)
+def test_encoders_of_mel_frames(model_type, speech, tmp_path):
+    encoder, processor = load_encoder(save_mel_encoder(tmp_path, model_type))
+    collator, rows = LabelledCollator(modality="speech", processor=processor), speech[2]
+    together, _ = extract_features(encoder, [collator(rows)], layers="all")
+    alone, _ = extract_features(encoder, [collator([row]) for row in rows], layers="all")
+    assert collator(rows)["attention_mask"].min() == 0  # there is padding
+    assert together.keys() == {0, 1, 2}
+    for layer, features in together.items():
+        assert features.shape == (len(rows), 32)
+        torch.testing.assert_close(features, alone[layer], atol=1e-4, rtol=1e-3)
 
 
 def test_texts_come_in_batches_and_recordings_alone(texts, speech):

@@ -45,6 +45,7 @@ def test_error_rates_count_over_the_whole_corpus():
     assert value_of("wer", predictions, references) == pytest.approx(2 / 4)
     assert value_of("cer", ["abcd", "x"], ["abc", "xyz"]) == pytest.approx(3 / 6)
     assert value_of("wer", ["one two three"], ["four"]) == 3
+    assert value_of("per", ["t͡ʃ a: o", "AA1"], ["t͡ʃ a o", "AA1 n"]) == pytest.approx(2 / 5)
 
 
 def test_correlations():

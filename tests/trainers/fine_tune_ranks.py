@@ -1,6 +1,8 @@
 """One step of fine-tuning on four rows of unequal length, and the scores of eight; run by each rank.
 
-python fine_tune_ranks.py CASES_FOLDER OUTPUT_FOLDER TASK
+python fine_tune_ranks.py CASES_FOLDER OUTPUT_FOLDER TASK [masked]
+
+`masked`: three steps with SpecAugment, in the first of which the encoder is frozen.
 """
 
 import json
@@ -10,18 +12,22 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
-from hf_ssl.trainers.fine_tuning import FineTuningTrainer
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
+from hf_ssl.trainers.fine_tuning_trainer import FineTuningTrainer
 from hf_ssl.trainers.task_data import prepare_task
 from hf_ssl.trainers.task_model import make_task_model
 from tests.trainers.fine_tuning_cases import Cases, training
 
+MASKS = {"mask_time_prob": 0.5, "mask_time_length": 3, "mask_channel_prob": 0.5, "mask_channel_length": 8}
 
-def main(cases: Cases, output: Path, task: str) -> None:
+
+def main(cases: Cases, output: Path, task: str, kind: str = "plain") -> None:
     torch.set_num_threads(1)
-    settings = training(output, max_steps=1, optim="sgd", max_grad_norm=0)
+    masked = kind == "masked"
+    steps = {"max_steps": 3, "freeze_encoder_steps": 1} if masked else {"max_steps": 1}
+    settings = training(output, optim="sgd", max_grad_norm=0, **steps)
     settings.per_device_train_batch_size = 4 // settings.world_size
-    arguments = FineTuningModelArguments(encoder=cases.encoder(task), task=task)
+    arguments = FineTuningModelArguments(encoder=cases.encoder(task), task=task, **(MASKS if masked else {}))
     data = prepare_task(arguments, cases.data(task, max_train_items=4))
     every = prepare_task(arguments, cases.data(task))
     set_seed(0)
@@ -36,4 +42,4 @@ def main(cases: Cases, output: Path, task: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Cases(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3])
+    main(Cases(Path(sys.argv[1])), Path(sys.argv[2]), *sys.argv[3:])

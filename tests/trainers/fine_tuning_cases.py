@@ -82,7 +82,7 @@ def training(folder: Path, **changes: Any) -> FineTuningArguments:
         "per_device_train_batch_size": 8,
         "learning_rate": 1e-2,
         "warmup_steps": 0,
-        "lr_scheduler_type": "constant",
+        "schedule": "constant",
         "save_strategy": "no",
         "logging_strategy": "no",
         "disable_tqdm": True,

@@ -5,7 +5,7 @@ from transformers import ResNetConfig, ViTConfig
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling import OBJECTIVES
-from hf_ssl.trainers.build import make_encoder_config, make_model
+from hf_ssl.trainers.build import fresh_encoder_config, make_encoder_config, make_model
 from tests.tiny import TINY
 
 TINY_VIT = {"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
@@ -26,6 +26,15 @@ def test_a_model_from_a_section() -> None:
     )
     assert model.encoder.config.image_size == 16
     assert model.config.temperature == 0.5
+
+
+def test_a_fresh_encoder_is_the_objectives_own_unless_named() -> None:
+    row = OBJECTIVES["hubert"]
+    assert fresh_encoder_config(row, {}, {}).model_type == "hubert"
+    values = {"encoder_config": {"model_type": "wav2vec2", "hidden_size": 24}}
+    assert fresh_encoder_config(row, values, {}).hidden_size == 24
+    with pytest.raises(InputError, match="hidden_size"):
+        fresh_encoder_config(row, {"encoder_config": {"hidden_size": "wide"}}, {})
 
 
 def test_a_model_from_an_encoder(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_an_output_that_cannot_be_written(data, tmp_path):
 
 def test_units_of_other_settings_are_not_overwritten(data, tmp_path):
     cluster(data, ARGUMENTS, tmp_path / "units")
-    with pytest.raises(InputError, match="units made with num_clusters 8, not 9; choose another folder"):
+    with pytest.raises(InputError, match="made with num_clusters 8, not 9; choose another folder"):
         cluster(data, ClusteringArguments(num_clusters=9), tmp_path / "units")
     fewer = SpeechDataArguments(path=data.path, max_train_items=10)
     with pytest.raises(InputError, match=r"made with recordings .*'16 lasting .*'10 lasting"):

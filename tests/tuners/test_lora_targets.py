@@ -26,6 +26,8 @@ WAVEFORM = TRANSFORMER | {
     "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 2,
 }
+WITHOUT_CLASSIFIER = {"data2vec2-audio"}
+"""Encoders that only hf_ssl has: the battery adapts them."""
 BERT = TRANSFORMER | {"vocab_size": 40, "max_position_embeddings": 24}
 
 IMAGES = {
@@ -100,10 +102,10 @@ def classifier(family: str) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
 
 
 def test_every_family_of_the_table_is_tried():
-    assert set(ADAPTED_LAYERS) == set(IMAGES) | set(SPEECH) | set(TEXT)
+    assert set(ADAPTED_LAYERS) == set(IMAGES) | set(SPEECH) | set(TEXT) | WITHOUT_CLASSIFIER
 
 
-@pytest.mark.parametrize("family", sorted(ADAPTED_LAYERS))
+@pytest.mark.parametrize("family", sorted(set(ADAPTED_LAYERS) - WITHOUT_CLASSIFIER))
 def test_default_targets(family):
     model, inputs = classifier(family)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""`ModelTesterMixin` on every objective; `run.py` puts this file among transformers' tests."""
+"""`ModelTesterMixin` on every objective and own encoder; `run.py` puts this file among transformers' tests."""
 
 import unittest
 
@@ -6,7 +6,7 @@ import hf_ssl  # noqa: F401 - registers the classes
 
 from ...test_configuration_common import ConfigTester  # noqa: TID252 - where transformers' tests lie
 from ...test_modeling_common import ModelTesterMixin  # noqa: TID252
-from .tiny import TINY
+from .tiny import OWN_ENCODERS, TINY
 
 
 class Tester:
@@ -26,6 +26,24 @@ class Tester:
     def prepare_config_and_inputs_for_common(self):
         model, batch = TINY[self.name]()
         return model.config, batch
+
+
+class EncoderTester(Tester):
+    """The same of the row's encoder alone."""
+
+    is_training = False  # it has no loss
+
+    def __init__(self, parent: unittest.TestCase, name: str) -> None:
+        super().__init__(parent, name)
+        encoder = TINY[name]()[0].encoder
+        self.model_class = type(encoder)
+        self.seq_length = encoder._get_feat_extract_output_lengths(self.batch["input_values"].shape[1])
+        self.num_attention_heads = encoder.config.num_attention_heads
+
+    def prepare_config_and_inputs_for_common(self):
+        config, batch = super().prepare_config_and_inputs_for_common()
+        unused = config.encoder_config.to_dict()  # a model on it would have chosen its attention
+        return type(config.encoder_config).from_dict(unused), {"input_values": batch["input_values"]}
 
 
 class ObjectiveTest(ModelTesterMixin):
@@ -60,7 +78,28 @@ class ObjectiveTest(ModelTesterMixin):
         ConfigTester(self, config_class=type(config), has_text_modality=False).run_common_tests()
 
 
+class EncoderTest(ModelTesterMixin):
+    """The mixin's tests of an encoder that transformers does not have."""
+
+    name: str
+    test_resize_embeddings = False
+
+    def setUp(self) -> None:
+        self.model_tester = EncoderTester(self, self.name)
+        self.all_model_classes = (self.model_tester.model_class,)
+
+    @unittest.skip("a waveform encoder has no embedding table")
+    def test_model_get_set_embeddings(self) -> None: ...
+
+    def test_config(self) -> None:
+        config, _ = self.model_tester.prepare_config_and_inputs_for_common()
+        ConfigTester(self, config_class=type(config), has_text_modality=False).run_common_tests()
+
+
 for _name in TINY:
     _class = type(f"{_name.title()}Test", (ObjectiveTest, unittest.TestCase), {"name": _name})
+    globals()[_class.__name__] = _class
+for _name in OWN_ENCODERS:
+    _class = type(f"{_name.title()}EncoderTest", (EncoderTest, unittest.TestCase), {"name": _name})
     globals()[_class.__name__] = _class
 del _class

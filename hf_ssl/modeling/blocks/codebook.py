@@ -4,6 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hf_ssl.errors import InputError
+
+NUM_SPECIAL_LABELS = 4
+"""Symbols (`<s>`, `<pad>`, `</s>`, `<unk>`) that come before the clusters in a dictionary of fairseq."""
+
 # N vectors, D dimensions, V codewords
 
 
@@ -23,3 +28,43 @@ def cosine_logits(vectors: Tensor, codebook: Tensor, temperature: float) -> Tens
     """
     with torch.autocast(vectors.device.type, enabled=False):
         return F.normalize(vectors.float(), dim=-1) @ F.normalize(codebook.float(), dim=-1).T / temperature
+
+
+def drop_special_labels(label_embeddings: Tensor, num_clusters: int) -> Tensor:
+    """The codewords of the clusters among the label embeddings of a HuBERT of fairseq (`label_embs_concat`).
+
+    There, cluster `c` is row `4 + c`: the dictionary of the labels begins with four special symbols, which no frame is
+    labelled with. Released checkpoints have 104 or 504 rows. In fairseq the four are negatives of every prediction;
+    without them the softmax has as many terms less.
+
+    Args:
+        label_embeddings (`Tensor` of shape `(4 + V, D)`): as released.
+        num_clusters (`int`): V.
+
+    Returns:
+        `Tensor` of shape `(V, D)`: row `c` is the codeword of cluster `c`.
+
+    Raises:
+        InputError: for another number of rows.
+    """
+    if len(label_embeddings) != NUM_SPECIAL_LABELS + num_clusters:
+        raise InputError(
+            f"There are {len(label_embeddings)} label embeddings, not {NUM_SPECIAL_LABELS} special ones and "
+            f"{num_clusters} of clusters; give num_clusters={len(label_embeddings) - NUM_SPECIAL_LABELS}."
+        )
+    return label_embeddings[NUM_SPECIAL_LABELS:]
+
+
+def code_perplexity(codes: Tensor, num_codes: int) -> Tensor:
+    """How many codes are used evenly: the exponential of the entropy of their frequencies.
+
+    Args:
+        codes (`Tensor` of shape `(N,)`): int, in 0 … V − 1; negative ones are not counted.
+        num_codes (`int`): V.
+
+    Returns:
+        scalar `Tensor` in [1, V]; at most N, so few codes cannot tell that many are used.
+    """
+    counts = torch.zeros(num_codes, device=codes.device).scatter_add(0, codes.clamp(min=0), (codes >= 0).float())
+    share = counts / counts.sum().clamp(min=1)
+    return torch.exp(-torch.special.xlogy(share, share).sum())

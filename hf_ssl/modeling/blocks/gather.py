@@ -1,4 +1,4 @@
-"""Rows of all processes, with their gradient."""
+"""Rows and sums of all processes, with their gradient."""
 
 # B rows of this process, R processes
 
@@ -35,6 +35,20 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
     return rows if num_processes() == 1 else _Gather.apply(rows)
 
 
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """The sum of every process's tensor.
+
+    The gradient that reaches `tensor` is the sum over all processes of their gradients with respect to the sum.
+
+    Args:
+        tensor (`Tensor`): of the same shape on every process.
+
+    Returns:
+        `Tensor`: of the same shape; `tensor` itself on one process.
+    """
+    return tensor if num_processes() == 1 else _Sum.apply(tensor)
+
+
 class _Gather(torch.autograd.Function):
     """all_gather, whose transpose is: sum the gradient over processes, keep one's own rows."""
 
@@ -50,3 +64,19 @@ class _Gather(torch.autograd.Function):
         gradient = gradient.clone(memory_format=torch.contiguous_format)  # all_reduce writes in place
         dist.all_reduce(gradient)
         return gradient.chunk(num_processes())[process_rank()]
+
+
+class _Sum(torch.autograd.Function):
+    """all_reduce, which is its own transpose."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)  # all_reduce writes in place
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient

@@ -41,3 +41,24 @@ def scaled_output(module: nn.Module, scale: float) -> Iterator[list[Tensor]]:
         yield outputs
     finally:
         handle.remove()
+
+
+@contextmanager
+def without_gradient(module: nn.Module) -> Iterator[None]:
+    """Lets a module compute its output without recording how, so that no gradient reaches it nor what is before it.
+
+    Hooks that live for one forward pass; activations are not kept, and the module stays in its mode (dropout goes on).
+    """
+    recording = torch.no_grad()
+    handles = [
+        module.register_forward_pre_hook(lambda module, args: recording.__enter__()),
+        # `always_call`: what was before is restored even if the pass fails.
+        module.register_forward_hook(
+            lambda module, args, output: recording.__exit__(None, None, None), always_call=True
+        ),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -42,6 +42,22 @@ def take_frames(frames: Tensor, positions: Tensor) -> Tensor:
     return frames.gather(1, index)
 
 
+def put_frames(frames: Tensor, positions: Tensor, num_frames: int) -> Tensor:
+    """The inverse of [`take_frames`].
+
+    Args:
+        frames (`Tensor` of shape `(B, P, D)`): what is put at the positions; ignored where there is no position.
+        positions (`Tensor` of shape `(B, P)`): each at most once in a row.
+        num_frames (`int`): T.
+
+    Returns:
+        `Tensor` of shape `(B, T, D)`: 0 where nothing is put.
+    """
+    there = frames.new_zeros(len(frames), num_frames + 1, frames.shape[-1])  # the last takes what is nowhere
+    index = positions.where(positions != NOWHERE, num_frames)[..., None].expand_as(frames)
+    return there.scatter(1, index, frames)[:, :num_frames]
+
+
 def take_labels(labels: Tensor, positions: Tensor, fill: int) -> Tensor:
     """The labels (B, T) at the positions (B, P), and `fill` where there is no position: `(B, P)`."""
     return labels.gather(1, positions.clamp(min=0)).masked_fill(positions == NOWHERE, fill)

@@ -45,6 +45,7 @@ class SSLPreTrainedModel(PreTrainedModel):
 
     * `draw_inputs`: the random inputs of `forward` (masks, corrupted tokens, negatives), drawn by the data loader;
     * `count_predictions`: over how many predictions each term of the loss is a mean;
+    * `synchronise_teacher`: makes a teacher equal to the student, whose weights have just been loaded;
     * `after_optimizer_step`: what happens once per optimiser step (teacher, queue, centre).
     """
 
@@ -83,13 +84,11 @@ class SSLPreTrainedModel(PreTrainedModel):
         Raises:
             InputError: when `name_or_path` is no encoder.
         """
-        try:
-            encoder = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"The encoder {name_or_path} cannot be loaded ({str(error).splitlines()[0]}); give a folder that "
-                "AutoModel.from_pretrained loads, or the name of a model on the Hub."
-            ) from error
+        return cls._started_from(load_published(AutoModel, name_or_path), name_or_path, config)
+
+    @classmethod
+    def _started_from(cls, encoder: PreTrainedModel, name_or_path: str | Path, config: dict[str, Any]) -> Self:
+        """The objective on an encoder that was loaded from `name_or_path`."""
         if isinstance(encoder, SSLPreTrainedModel):
             raise InputError(
                 f"{name_or_path} is a checkpoint of the objective {encoder.config.model_type}, no encoder; give "
@@ -104,10 +103,13 @@ class SSLPreTrainedModel(PreTrainedModel):
                 f"{name_or_path} does not hold the plain weights of a {encoder.config.model_type} encoder (see "
                 f"{strange[0]}); if it is an adapter, merge it into its encoder first."
             )
+        model.synchronise_teacher()
         return model.train()
 
     def export_encoder(self, path: str | Path, processor: Processor | None = None) -> None:
         """Write a plain transformers checkpoint, which loads where hf_ssl is not installed.
+
+        An architecture that transformers does not have is written with its code (`trust_remote_code=True` loads it).
 
         Args:
             path (`str` or `Path`): folder to write, loadable by `AutoModel.from_pretrained`.
@@ -152,8 +154,30 @@ class SSLPreTrainedModel(PreTrainedModel):
         """
         return {}
 
+    def synchronise_teacher(self) -> None:
+        """Called when the encoder has got its weights from elsewhere: a teacher becomes the student's copy again."""
+
     def after_optimizer_step(self, progress: float) -> None:
         """Called after each optimiser step with the share of the training that is done, in [0, 1]."""
+
+
+def load_published(loader: Any, name_or_path: str | Path) -> Any:
+    """A model in fp32, or its config.
+
+    Args:
+        loader (`type`): any class of transformers that has `from_pretrained`.
+        name_or_path (`str` or `Path`): a folder or a name on the Hub.
+
+    Raises:
+        InputError: when there is none.
+    """
+    try:
+        return loader.from_pretrained(name_or_path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The encoder {name_or_path} cannot be loaded ({str(error).splitlines()[0]}); give a folder that "
+            "AutoModel.from_pretrained loads, or the name of a model on the Hub."
+        ) from error
 
 
 def build_encoder(config: PreTrainedConfig, *, with_pooler: bool) -> PreTrainedModel:

@@ -11,8 +11,16 @@ def make_teacher(student: nn.Module) -> nn.Module:
 
     Call it, or [`copy_weights`], again once the student's weights have been loaded.
     """
-    teacher = copy.deepcopy(student).float()
-    return teacher.requires_grad_(False)
+    return freeze(copy.deepcopy(student).float())
+
+
+def freeze(teacher: nn.Module) -> nn.Module:
+    """The same teacher, which drops nothing out and takes no gradient.
+
+    A model calls it in its own `train`, which would turn the teacher's dropout on. `from_pretrained` ends there, too:
+    the parameters that it has put in place of those of `__init__` would take a gradient.
+    """
+    return teacher.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -6,8 +6,8 @@ them, and `encoder.masked_spec_embed` stands for a masked frame.
 
 # B recordings, S samples, T frames, D hidden size
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -45,8 +45,7 @@ def adapt_waveform_encoder(encoder_config: PreTrainedConfig, objective: str) -> 
         encoder_config.mask_time_prob = ENCODER_MASK_TIME_PROB
 
 
-@contextmanager
-def masked_frames(encoder: PreTrainedModel, mask_time_indices: Tensor) -> Iterator[None]:
+def masked_frames(encoder: PreTrainedModel, mask_time_indices: Tensor) -> AbstractContextManager[None]:
     """Lets the Transformer of an encoder read the mask embedding instead of the masked frames.
 
     A hook that lives for one forward pass. The encoder's own way (its argument `mask_time_indices`) assigns by a
@@ -57,12 +56,56 @@ def masked_frames(encoder: PreTrainedModel, mask_time_indices: Tensor) -> Iterat
         mask_time_indices (boolean `Tensor` of shape `(B, T)`): `True` = masked.
     """
 
+    def mask(hidden: Tensor) -> Tensor:
+        return torch.where(mask_time_indices[..., None], encoder.masked_spec_embed.to(hidden.dtype), hidden)
+
+    return _changed_input(encoder.encoder, mask)
+
+
+def masked_channels(encoder: PreTrainedModel, mask_channel_indices: Tensor) -> AbstractContextManager[None]:
+    """Lets the Transformer of an encoder read zeros in the masked channels; otherwise as [`masked_frames`].
+
+    Args:
+        encoder (`PreTrainedModel`): of the wav2vec 2.0 family, its own SpecAugment switched off.
+        mask_channel_indices (boolean `Tensor` of shape `(B, D)`): `True` = masked, in all frames of the row.
+    """
+    return _changed_input(encoder.encoder, lambda hidden: hidden.masked_fill(mask_channel_indices[:, None], 0))
+
+
+def changed_features(encoder: PreTrainedModel, change: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
+    """Lets an encoder project other features than those of its CNN; otherwise as [`masked_frames`].
+
+    Args:
+        encoder (`PreTrainedModel`): of the wav2vec 2.0 family, see [`feature_projection`].
+        change (`Callable`): takes the normalised features of all frames, (B, T, C), none of them masked, and gives
+            what is projected in their place, of the same shape.
+    """
+    return _changed_input(feature_projection(encoder), change)
+
+
+def feature_projection(encoder: PreTrainedModel) -> nn.Linear:
+    """The layer that brings the normalised output of the CNN to the hidden size.
+
+    Raises:
+        InputError: for an encoder that has none, as a SEW whose CNN has the hidden size already.
+    """
+    modules = dict(encoder.named_modules())
+    for name in ("feature_projection.projection", "feature_projection"):
+        if isinstance(modules.get(name), nn.Linear):
+            return modules[name]
+    raise InputError(
+        f"The encoder '{encoder.config.model_type}' has no projection between its CNN and its Transformer; give "
+        "another last number in conv_dim than hidden_size."
+    )
+
+
+@contextmanager
+def _changed_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, *rest = args
-        embedding = encoder.masked_spec_embed.to(hidden.dtype)
-        return (torch.where(mask_time_indices[..., None], embedding, hidden), *rest)
+        return (change(hidden), *rest)
 
-    handle = encoder.encoder.register_forward_pre_hook(hook)
+    handle = module.register_forward_pre_hook(hook)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.blocks.codebook import cosine_logits
+from hf_ssl.modeling.blocks.codebook import cosine_logits, drop_special_labels
 from hf_ssl.modeling.blocks.frames import IGNORED, downsampling, labels_at_frames
 from hf_ssl.modeling.blocks.gradient import scaled_output
 from hf_ssl.modeling.blocks.output import SSLOutput
@@ -123,6 +123,26 @@ class HubertForPreTraining(SSLPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, HubertForPreTraining):
             init.uniform_(module.codebook)
+
+    @torch.no_grad()
+    def load_labels(self, label_embeddings: Tensor, projection: dict[str, Tensor]) -> None:
+        """Goes on with a released checkpoint's codewords and projection; the units have to be of its own k-means.
+
+        Args:
+            label_embeddings (`Tensor` of shape `(4 + V, final_dim)`): its `label_embs_concat`, of which the special
+                rows are dropped ([`drop_special_labels`]).
+            projection (`dict[str, Tensor]`): its `final_proj`: `weight` (final_dim, D) and `bias` (final_dim,).
+
+        Raises:
+            InputError: for other numbers of clusters or dimensions than the model's.
+        """
+        codebook = drop_special_labels(label_embeddings, self.config.num_clusters)
+        given, wanted = tuple(projection["weight"].shape), tuple(self.projection_head.weight.shape)
+        if given != wanted or codebook.shape[1] != wanted[0]:
+            what = f"A projection {given} and codewords of {codebook.shape[1]} dimensions"
+            raise InputError(f"{what} do not fit {wanted}, final_dim and the encoder's hidden size; change these.")
+        self.codebook.copy_(codebook)
+        self.projection_head.load_state_dict(projection)
 
     @can_return_tuple
     def forward(

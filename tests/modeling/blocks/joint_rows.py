@@ -8,7 +8,8 @@ import torch.distributed as dist
 
 from hf_ssl.modeling.blocks.batch_norm import JointBatchNorm1d, JointBatchNorm2d
 from hf_ssl.modeling.blocks.contrastive import nt_xent
-from hf_ssl.modeling.blocks.gather import gather_with_gradient
+from hf_ssl.modeling.blocks.gather import gather_with_gradient, sum_over_processes
+from hf_ssl.modeling.blocks.gumbel_quantizer import probability_perplexity
 
 
 def rows(*shape):
@@ -25,6 +26,20 @@ def gathered():
     # a different function of the gathered rows on each rank
     ((dist.get_rank() + 1) * everything.pow(2)).sum().backward()
     return {"rows": everything.detach(), "gradient": x.grad}
+
+
+def summed():
+    x = own(rows(4, 3))
+    total = sum_over_processes(x)
+    ((dist.get_rank() + 1) * total.pow(2)).sum().backward()
+    return {"total": total.detach(), "gradient": x.grad}
+
+
+def perplexity():
+    logits, counted = own(rows(4, 3, 2, 5)), (torch.arange(12).view(4, 3) != 7).chunk(2)[dist.get_rank()]
+    value = probability_perplexity(logits, counted)
+    (value.sum() / 2).backward()
+    return {"value": value.detach(), "gradient": logits.grad}
 
 
 def contrasted():
@@ -57,6 +72,8 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")
     results = {
         "gathered": gathered(),
+        "summed": summed(),
+        "perplexity": perplexity(),
         "contrasted": contrasted(),
         "normalised_1d": normalised(JointBatchNorm1d(3), 8, 3),
         "normalised_2d": normalised(JointBatchNorm2d(3), 4, 3, 2, 5),

@@ -13,6 +13,7 @@ def student():
 def test_a_teacher_is_a_frozen_copy_in_full_precision():
     original = student().bfloat16()
     teacher = make_teacher(original)
+    assert not any(module.training for module in teacher.modules())
     assert all(not p.requires_grad and p.dtype == torch.float32 for p in teacher.parameters())
     for ours, theirs in zip(teacher.parameters(), original.parameters(), strict=True):
         assert torch.equal(ours, theirs.float())

@@ -5,7 +5,15 @@ from transformers import CONFIG_MAPPING, AutoModel
 from hf_ssl.data.seeding import item_generator
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.span_masking import span_mask
-from hf_ssl.modeling.blocks.waveform import adapt_waveform_encoder, draw_span_masks, frames_of_rows, masked_frames
+from hf_ssl.modeling.blocks.waveform import (
+    adapt_waveform_encoder,
+    changed_features,
+    draw_span_masks,
+    feature_projection,
+    frames_of_rows,
+    masked_channels,
+    masked_frames,
+)
 
 SIZES = {
     "hidden_size": 16,
@@ -26,6 +34,7 @@ SIZES = {
 SPECIAL = {
     "data2vec-audio": {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 2},
     "wav2vec2-conformer": {"conformer_conv_dropout": 0.0},
+    "sew": {"conv_dim": [16, 16, 8]},  # as wide as the Transformer, it would have no projection
 }
 FAMILY = ["wav2vec2", "hubert", "wavlm", "unispeech-sat", "unispeech", "data2vec-audio", "sew", "wav2vec2-conformer"]
 
@@ -45,6 +54,19 @@ def test_masked_frames_are_those_that_the_encoders_own_way_masks(encoder):
     encoder.config.apply_spec_augment = True
     assert torch.equal(ours, encoder(waveforms, mask_time_indices=mask).last_hidden_state)
     assert not encoder.encoder._forward_pre_hooks
+
+
+def test_masked_channels_are_zero_in_every_frame_masked_or_not(encoder):
+    waveforms, times, channels = torch.randn(2, 8000), torch.rand(2, 25) < 0.5, torch.rand(2, 16) < 0.5
+    read = []
+    with masked_frames(encoder, times), masked_channels(encoder, channels):
+        encoder.encoder.register_forward_pre_hook(lambda module, args: read.append(args[0].detach().clone()))
+        encoder.train()(waveforms)
+    for row in range(2):
+        assert (read[0][row][:, channels[row]] == 0).all()
+        kept = encoder.masked_spec_embed[~channels[row]].expand(int(times[row].sum()), -1)
+        assert torch.equal(read[0][row][times[row]][:, ~channels[row]], kept)
+        assert (read[0][row][~times[row]][:, ~channels[row]] != 0).any()
 
 
 def test_an_encoder_masks_nothing_on_its_own(encoder):
@@ -76,3 +98,30 @@ def test_frames_of_rows():
 def test_refuses_an_encoder_of_another_kind():
     with pytest.raises(InputError, match="'bert' does not read waveforms through a CNN; wav2vec 2.0 needs"):
         adapt_waveform_encoder(CONFIG_MAPPING["bert"](), "wav2vec 2.0")
+
+
+def test_features_can_be_replaced_before_they_are_projected_and_masked(encoder):
+    waveforms, mask = torch.randn(2, 8000), torch.rand(2, 25) < 0.5
+    channels = encoder.config.conv_dim[-1]
+    normalised, others = [], torch.randn(2, 25, channels)
+
+    def replace(features):
+        normalised.append(features)
+        return others
+
+    projected = []
+    handle = encoder.encoder.register_forward_pre_hook(lambda module, args: projected.append(args[0].detach()))
+    with torch.no_grad(), changed_features(encoder, replace), masked_frames(encoder, mask):
+        encoder.eval()(waveforms)
+    handle.remove()
+    assert normalised[0].shape == (2, 25, channels)
+    torch.testing.assert_close(normalised[0].mean(dim=-1), torch.zeros(2, 25), atol=1e-5, rtol=0)
+    expected = feature_projection(encoder)(others)
+    torch.testing.assert_close(projected[0][~mask], expected[~mask])
+    assert not feature_projection(encoder)._forward_pre_hooks
+
+
+def test_an_encoder_without_a_projection_is_refused():
+    encoder = AutoModel.from_config(CONFIG_MAPPING["sew"](**SIZES))
+    with pytest.raises(InputError, match="'sew' has no projection between its CNN and its Transformer"):
+        feature_projection(encoder)

@@ -179,14 +179,15 @@ def test_gradient_does_not_depend_on_micro_batches(lengths):
         assert (gradient - parts[name]).norm() <= 1e-5 * gradient.norm() + 1e-7, name
 
 
+@pytest.mark.parametrize("strides", [(5, 8, 8), (5, 8, 4), (10, 8, 8)])  # frames of 20, 10 and 40 ms
 @pytest.mark.parametrize("label_rate", [50, 100, 25])
-def test_labels_are_those_of_the_frames_time(label_rate):
-    config = make_config(num_clusters=1000, label_rate=label_rate)
+def test_labels_are_those_of_the_frames_time(label_rate, strides):
+    config = make_config(num_clusters=1000, label_rate=label_rate, encoder={"conv_stride": list(strides)})
     num_units = 2 * label_rate
     batch = {"input_values": torch.zeros(1, 32_000), "units": torch.arange(num_units)[None]}
     labels = HubertForPreTraining.draw_inputs(config, batch, generators(1))["labels"][0]
     assert len(labels) == num_frames(config.encoder_config, 32_000)
-    assert labels.tolist() == [frame * 320 * label_rate // 16_000 for frame in range(len(labels))]
+    assert labels.tolist() == [frame * math.prod(strides) * label_rate // 16_000 for frame in range(len(labels))]
 
 
 def test_rows_are_drawn_from_their_own_generators():
@@ -259,6 +260,32 @@ def test_save_and_load(tmp_path):
     assert loaded.config.num_clusters == model.config.num_clusters
     assert loaded.config.encoder_config.conv_stride == model.config.encoder_config.conv_stride
     assert torch.equal(loaded(**batch).loss, model(**batch).loss)
+
+
+def fairseq_logits(hidden, final_proj, label_embeddings, temperature=0.1):
+    """Scores of clusters 0, 1, ...: each compared by its row in the dictionary, where four symbols come first."""
+    rows = [label_embeddings[4 + cluster] for cluster in range(len(label_embeddings) - 4)]
+    projected = hidden @ final_proj["weight"].T + final_proj["bias"]
+    return torch.stack([F.cosine_similarity(projected, row[None], dim=-1) for row in rows], dim=1) / temperature
+
+
+def test_released_label_embeddings_load():
+    model = make_model(num_clusters=500)
+    embeddings, final_proj = torch.rand(504, 12), {"weight": torch.randn(12, 16), "bias": torch.randn(12)}
+    model.load_labels(embeddings, final_proj)
+    batch = make_batch(model.config, num_rows=1)
+    with masked_frames(model.encoder, batch["mask_time_indices"]):
+        hidden = model.encoder(batch["input_values"]).last_hidden_state[0]
+    masked = batch["mask_time_indices"][0]
+    output = model(**batch)
+    torch.testing.assert_close(output.logits, fairseq_logits(hidden[masked], final_proj, embeddings))
+    assert model.codebook.requires_grad
+    with pytest.raises(InputError, match=r"504 label embeddings, not 4 special ones and 7"):
+        make_model().load_labels(embeddings, final_proj)
+    with pytest.raises(InputError, match=r"projection \(12, 16\) and codewords of 9 dimensions do not fit \(12, 16\)"):
+        model.load_labels(torch.rand(504, 9), final_proj)
+    with pytest.raises(InputError, match=r"projection \(12, 99\) and codewords of 12"):
+        model.load_labels(embeddings, {**final_proj, "weight": torch.randn(12, 99)})
 
 
 def test_missing_heads_are_initialised_as_new_ones(tmp_path):

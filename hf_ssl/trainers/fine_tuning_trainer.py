@@ -1,0 +1,132 @@
+"""The trainer of every task."""
+
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from hf_ssl.data.keyed import KeyedDataset
+from hf_ssl.data.labelled import reads_padding
+from hf_ssl.data.prepared import Batch
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.frames import IGNORED
+from hf_ssl.modeling.blocks.front_end import frames_of_inputs
+from hf_ssl.modeling.blocks.gradient import without_gradient
+from hf_ssl.modeling.blocks.waveform import masked_channels, masked_frames
+from hf_ssl.trainers.fine_tuning_arguments import FineTuningArguments
+from hf_ssl.trainers.reproducible import ReproducibleTrainer
+from hf_ssl.trainers.scoring import make_scorer
+from hf_ssl.trainers.task_data import TaskData
+from hf_ssl.trainers.task_model import AdaptedModel, encoder_of
+
+MASKS = {"mask_time_indices": masked_frames, "mask_channel_indices": masked_channels}
+"""How the masks of a batch come into the encoder, in this order: channels are masked in masked frames, too."""
+
+
+class FineTuningTrainer(ReproducibleTrainer):
+    """Trains a model with labels and scores it.
+
+    What it adds to `transformers.Trainer`: the gradient of an optimiser step does not depend on how its batch was cut
+    into micro-batches or ranks; recordings are batched by their lengths; SpecAugment; an encoder that is frozen for
+    the first steps; checkpoints are atomic; predictions are classes, without those of padding. Encoders of speech that
+    take no mask (with group norm: wav2vec2-base, hubert-base) read the zeros that pad a batch: for them the first
+    holds for recordings of one length only, and they are evaluated one recording at a time.
+
+    Args:
+        model (`PreTrainedModel` or [`AdaptedModel`]): with the task's head.
+        args ([`FineTuningArguments`]): the `training` section.
+        task (`str`): its name.
+        data ([`TaskData`]): the splits and their batches.
+    """
+
+    args: FineTuningArguments
+    model: PreTrainedModel | AdaptedModel
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self, model: PreTrainedModel | AdaptedModel, args: FineTuningArguments, task: str, data: TaskData
+    ) -> None:
+        if reads_padding(data.processor):
+            args.per_device_eval_batch_size = 1
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=data.splits["train"],
+            eval_dataset=data.splits.get("validation"),
+            data_collator=data.collator,
+            processing_class=data.processor,
+            compute_metrics=make_scorer(data.metrics, data.processor),
+        )
+        self.data = data
+        self.is_ctc = task == "ctc"
+        # Only for a model that is said to take it does the trainer count the labels of an optimiser step.
+        self.model_accepts_loss_kwargs = True
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of recordings of like length, with the masks of SpecAugment; of other data as `Trainer` has them."""
+        if self.data.lengths is None:
+            if self.args.max_batch_length is not None:
+                raise InputError("training.max_batch_length is for recordings; leave it out.")
+            return super().get_train_dataloader()
+        collator = self.data.collator
+        if self.data.augment is not None:
+            collator = self.data.augment(inputs=collator, seed=self.data_seed)
+        # Of a small set, a batch takes what there is.
+        shares = self.args.world_size * self.args.gradient_accumulation_steps
+        return self.epoch_data_loader(
+            KeyedDataset(self.train_dataset),
+            collator,
+            batch_size=max(1, min(self._train_batch_size, len(self.train_dataset) // shares)),
+            lengths=self.data.lengths,
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, ModelOutput]:
+        """The share of this micro-batch in the mean over the labels of the optimiser step.
+
+        A label is a class or, for CTC, a character or phone: its loss is the sum over recordings divided by their
+        units. fairseq divides by the recordings. The direction of the step is the same, and so is Adam's step but for
+        what batches vary in; but a bound on the gradient's norm means the same for words and for long sentences.
+        """
+        count = (inputs["labels"] != IGNORED).sum()
+        with self._encoder_in_training(inputs):
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        total = loss if self.is_ctc else loss * count
+        if num_items_in_batch is None:
+            loss = total / count
+        else:
+            # The count is over all ranks, while their gradients are averaged.
+            loss = total / num_items_in_batch * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _encoder_in_training(self, inputs: Batch) -> ExitStack:
+        """The encoder with this batch's masks, which are taken out of it, and without gradient while it is frozen."""
+        encoder, changes = encoder_of(self.model), ExitStack()
+        for name, masked in MASKS.items():
+            if name in inputs:
+                changes.enter_context(masked(encoder, inputs.pop(name)))
+        if self.model.training and self.state.global_step < self.args.freeze_encoder_steps:
+            changes.enter_context(without_gradient(encoder))
+        return changes
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The loss, the most probable class of each item, word or frame, and the true ones."""
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if prediction_loss_only:
+            return loss, None, None
+        predictions = (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+        if self.is_ctc and "attention_mask" in inputs:
+            lengths = frames_of_inputs(encoder_of(self.model).config, inputs["attention_mask"].sum(dim=1))
+            frames = torch.arange(predictions.shape[1], device=predictions.device)
+            predictions = predictions.masked_fill(frames >= lengths[:, None], IGNORED)
+        return loss, predictions, labels
