@@ -3,6 +3,7 @@
 import gzip
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,26 +82,44 @@ def clean_transcript(text: str, key: str) -> str | None:
     return re.sub(r"\s+", " ", text)
 
 
-def _asterisk(packages: Path, language: str) -> list[dict[str, Any]]:
-    """The prompts of one language that have both a transcript and a recording of at least `MIN_SECONDS`."""
+def asterisk_prompts(packages: Path, language: str, voice: str) -> Iterator[tuple[str, Path, str | None]]:
+    """The prompts of one language: key, recording, and its transcript as [`clean_transcript`] leaves it.
+
+    Args:
+        packages: folder with the unpacked packages `asterisk-core-sounds-<language>` and `-wav`.
+        language: two letters.
+        voice: the folder of the recordings in the package.
+
+    Returns:
+        first the recordings with an entry in the list of transcripts, in its order, then those without.
+    """
     name = f"asterisk-core-sounds-{language}"
     notes = packages / name / "usr/share/doc" / name / f"core-sounds-{language}.txt.gz"
-    root = packages / f"{name}-wav" / "usr/share/asterisk/sounds" / VOICES[language]
+    root = packages / f"{name}-wav" / "usr/share/asterisk/sounds" / voice
     recordings = {
         path.relative_to(root).with_suffix("").as_posix().lower(): path for path in sorted(root.rglob("*.wav"))
     }
-    rows = []
+    without = dict(recordings)
     for line in gzip.decompress(notes.read_bytes()).decode("utf-8-sig").splitlines():
         key, _, transcript = line.partition(": ")
-        text = clean_transcript(transcript.strip(), key)
         path = recordings.get(key.lower())
-        if line.startswith(";") or text is None or path is None or soundfile.info(path).duration < MIN_SECONDS:
-            continue
-        rows.append(_row(path, f"{language}/{key}", key, text, language, _group(key)))
-    return rows
+        if not line.startswith(";") and path is not None:
+            yield key, path, clean_transcript(transcript.strip(), key)
+            without.pop(key.lower(), None)
+    yield from ((key, path, None) for key, path in without.items())
 
 
-def _group(key: str) -> str:
+def _asterisk(packages: Path, language: str) -> list[dict[str, Any]]:
+    """The prompts of one language that have both a transcript and a recording of at least `MIN_SECONDS`."""
+    return [
+        _row(path, f"{language}/{key}", key, text, language, group_of(key))
+        for key, path, text in asterisk_prompts(packages, language, VOICES[language])
+        if text is not None and soundfile.info(path).duration >= MIN_SECONDS
+    ]
+
+
+def group_of(key: str) -> str:
+    """The group of a prompt, which its key tells."""
     folder = key.partition("/")[0]
     if folder in GROUPS:
         return folder

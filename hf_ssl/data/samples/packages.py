@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +54,18 @@ PACKAGES = (
 )
 
 
-def unpack_packages(folder: Path) -> None:
+def unpack_packages(folder: Path, packages: Sequence[Package] | None = None) -> None:
     """Downloads what is not yet in `folder` and unpacks each package to `folder/<name>`.
 
+    Args:
+        folder: for the files as served and unpacked.
+        packages: by default those of the embedded samples.
+
     Raises:
-        ValueError: when a downloaded file is not the one that the samples were made of.
+        ValueError: when a downloaded file is not the one whose checksum is known.
         subprocess.CalledProcessError: when a registry's client fails; its own words are on standard error.
     """
-    for package in PACKAGES:
+    for package in PACKAGES if packages is None else packages:
         target = folder / package.name
         if target.exists():
             continue
