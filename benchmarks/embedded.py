@@ -1,11 +1,12 @@
 """Every objective on the embedded data, with three seeds, beside random initialisation and raw features.
 
-    python benchmarks/embedded.py [--objectives simclr hubert bert] [--seeds 11 12 13] [--output runs/embedded]
+    python benchmarks/embedded.py [--runs simclr hubert bert ...] [--seeds 11 12 13] [--output runs/embedded]
     python benchmarks/embedded.py --write        only renew the tables in the cards and in README from the stored
     results
 
 Each seed pretrains with the objective's recipe for the embedded data and evaluates the encoder as `hf-ssl evaluate`
-does. The results are kept in `benchmarks/results/embedded_<objective>.json`; the tables are made of them.
+does. The results are kept in `benchmarks/results/embedded_<run>.json`; the tables are made of them. A run is an
+objective with its recipe for the embedded data, or a variant with a recipe of its own, such as WavLM's HuBERT.
 """
 
 import argparse
@@ -24,7 +25,9 @@ from hf_ssl.trainers.run import pretrain
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-COMMAND = "python benchmarks/embedded.py --objectives {name}"
+RUNS = {name: (name, row.recipes[-1]) for name, row in OBJECTIVES.items()} | {"wavlm": ("hubert", "wavlm_asterisk")}
+"""What is measured: the objective and its recipe."""
+COMMAND = "python benchmarks/embedded.py --runs {name}"
 SEEDS = [11, 12, 13]
 """Of the pretraining; none of them was used while the recipes' settings were being settled."""
 SHOWN = ("accuracy", "balanced_accuracy")
@@ -34,8 +37,8 @@ FEATURES = ("encoder", "random initialisation")
 
 def measure(name: str, seeds: list[int], output: Path) -> dict:
     """Pretrain and evaluate with every seed; what is done already is kept."""
-    row = OBJECTIVES[name]
-    recipe, example = row.recipes[-1], EXAMPLES[row.modality]
+    objective, recipe = RUNS[name]
+    example = EXAMPLES[OBJECTIVES[objective].modality]
     evaluations = []
     for seed in seeds:
         folder = output / f"{name}_seed{seed}"
@@ -45,7 +48,7 @@ def measure(name: str, seeds: list[int], output: Path) -> dict:
             pretrain(run, command=f"hf-ssl pretrain {recipe} training.seed={seed}", resume=True)
         evaluations.append(evaluate_encoder(folder / "encoder", example.labelled(run.data), layers=example.layers))
     return {
-        "objective": name,
+        "run": name,
         "recipe": recipe,
         "label": example.label,
         "data": evaluations[0].data,
@@ -90,7 +93,7 @@ def table(result: dict) -> str:
         f"said otherwise. Mean ± standard deviation over seeds {seeds} of the pretraining, or over three untrained "
         f"encoders; raw features have no seed. {result['hardware']}; {software}.",
         "",
-        f"Command: `{COMMAND.format(name=result['objective'])}`",
+        f"Command: `{COMMAND.format(name=result['run'])}`",
     ]
     return "\n".join(lines)
 
@@ -140,20 +143,22 @@ def replace_between(path: Path, marker: str, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--output", type=Path, default=Path("runs/embedded"))
     parser.add_argument("--write", action="store_true", help="measure nothing")
     args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    for name in [] if args.write else args.objectives:
+    for name in [] if args.write else args.runs:
         result = measure(name, args.seeds, args.output)
         (RESULTS / f"embedded_{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(table(result), flush=True)
-    files = {name: RESULTS / f"embedded_{name}.json" for name in OBJECTIVES}
+    files = {name: RESULTS / f"embedded_{name}.json" for name in RUNS}
     results = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
     for name, result in results.items():
-        replace_between(ROOT / "model_cards" / OBJECTIVES[name].card, "results", table(result))
+        objective, _ = RUNS[name]
+        marker = "results" if name == objective else f"results of {name}"
+        replace_between(ROOT / "model_cards" / OBJECTIVES[objective].card, marker, table(result))
     replace_between(ROOT / "README.md", "objectives", overview(results))
 
 

@@ -7,12 +7,38 @@ import sys
 from collections.abc import Sequence
 
 from hf_ssl import __version__
-from hf_ssl.cli import cluster, evaluate, export, finetune, list_objectives, pretrain, push, quickstart
+from hf_ssl.cli import (
+    cluster,
+    convert,
+    evaluate,
+    export,
+    finetune,
+    list_objectives,
+    lm,
+    pretrain,
+    push,
+    quickstart,
+    recognise,
+    selftrain,
+)
 from hf_ssl.errors import InputError
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-COMMANDS = (quickstart, list_objectives, pretrain, cluster, finetune, evaluate, export, push)
+COMMANDS = (
+    quickstart,
+    list_objectives,
+    pretrain,
+    cluster,
+    finetune,
+    evaluate,
+    lm,
+    recognise,
+    selftrain,
+    export,
+    convert,
+    push,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
