@@ -9,6 +9,7 @@ from hf_ssl.data.arguments import DATA_ARGUMENTS
 from hf_ssl.errors import InputError
 from hf_ssl.modeling import OBJECTIVES, objective
 from hf_ssl.trainers.arguments import SSLTrainingArguments
+from hf_ssl.trainers.build import STARTS
 from hf_ssl.trainers.clustering import ClusteringArguments
 from hf_ssl.trainers.iterations import encoder_folder, pretrain_iterations
 from hf_ssl.trainers.run import PreTrainingRun
@@ -26,6 +27,8 @@ examples:
   hf-ssl pretrain hubert_base data.path=LibriSpeech             all iterations, one after the other
   hf-ssl pretrain bert_glosses data.path=my_texts data.sentences=punctuation            on a folder of TXT files
   hf-ssl pretrain bert_base model.from_encoder=bert-base-uncased data.path=my_texts     continue a published encoder
+  hf-ssl pretrain hubert_asterisk model.from_pretraining=runs/hubert_asterisk/pretraining data.path=my_recordings \
+      data.units=my_units                                                continue a run of yours, heads included
   hf-ssl pretrain my_run.yaml training.learning_rate=1e-4 --resume
   python -m torch.distributed.run --nproc_per_node 8 -m hf_ssl.cli.main pretrain simclr_imagenet data.path=...
 
@@ -108,7 +111,8 @@ def _check_changes(changes: dict[str, Any], sections: dict[str, Any], number: in
 def _make_run(recipe: str, values: dict[str, Any], overrides: list[str]) -> PreTrainingRun:
     check_sections(values, SECTIONS)
     keys = [override.partition("=")[0] for override in overrides]
-    if "model.from_encoder" in keys and not any(key.startswith("model.encoder_config") for key in keys):
+    starts = {f"model.{start}" for start in STARTS}
+    if starts & set(keys) and not any(key.startswith("model.encoder_config") for key in keys):
         values["model"].pop("encoder_config", None)  # the recipe's, in whose place the encoder is given
     if "objective" not in values:
         raise InputError(f"The run file {recipe} names no objective; add a line such as `objective: simclr`.")

@@ -70,7 +70,7 @@ def make_card(run_dir: Path) -> ModelCard:
         model_class=row.model,
         pieces=read_objective_card(row),
         encoder=encoder,
-        from_encoder=shown_name(run["model"].get("from_encoder")),
+        start=shown_name(_start(run)),
         data=describe_data(run["data"]),
         environment=read_environment(run_dir),
         results=results,
@@ -83,7 +83,7 @@ def card_metadata(
 ) -> ModelCardData:
     """The YAML block of the card; a model-index only where something was measured."""
     measured = [as_eval_result(result) for result in results if result.features == PRETRAINED]
-    dataset, base_model = run["data"]["path"], run["model"].get("from_encoder")
+    dataset, base_model = run["data"]["path"], _start(run)
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=PIPELINE_TAGS[row.modality],
@@ -94,6 +94,11 @@ def card_metadata(
         model_name=f"{encoder['architecture']} pretrained with {row.title}" if measured else None,
         eval_results=measured or None,
     )
+
+
+def _start(run: dict[str, Any]) -> str | None:
+    """The encoder or checkpoint that the run started from."""
+    return run["model"].get("from_encoder") or run["model"].get("from_pretraining")
 
 
 def shown_name(address: str | None) -> str | None:

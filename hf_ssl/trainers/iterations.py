@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from transformers import AutoConfig
+
 from hf_ssl.data.arguments import SpeechDataArguments
 from hf_ssl.errors import InputError
 from hf_ssl.evaluation.encoders import load_encoder_config
 from hf_ssl.modeling import objective
+from hf_ssl.modeling.blocks.pretrained import load_published
 from hf_ssl.trainers.build import fresh_encoder_config
 from hf_ssl.trainers.checkpointing import checkpoint_to_resume
 from hf_ssl.trainers.run import PreTrainingRun, check_predicts_units, pretrain
@@ -89,6 +92,8 @@ def check_clustered_layer(previous: PreTrainingRun, run: PreTrainingRun, number:
 
 
 def _num_layers(run: PreTrainingRun) -> int:
+    if run.model.get("from_pretraining"):
+        return load_published(AutoConfig, run.model["from_pretraining"]).encoder_config.num_hidden_layers
     if run.model.get("from_encoder"):
         return load_encoder_config(run.model["from_encoder"]).num_hidden_layers
     return fresh_encoder_config(objective(run.objective), run.model, {}).num_hidden_layers

@@ -14,6 +14,7 @@ from hf_ssl.hub.sources import as_path
 NAMES = (
     ("data", "path"),
     ("model", "from_encoder"),
+    ("model", "from_pretraining"),
     ("model", "encoder"),
     ("clustering", "features"),
     ("unlabelled", "path"),

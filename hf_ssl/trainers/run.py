@@ -23,7 +23,7 @@ from hf_ssl.hub.loading import loading_lines
 from hf_ssl.modeling import Objective, objective
 from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
 from hf_ssl.trainers.arguments import SSLTrainingArguments
-from hf_ssl.trainers.build import fresh_encoder_config, make_model, own_fields
+from hf_ssl.trainers.build import fresh_encoder_config, make_model, own_fields, start_of
 from hf_ssl.trainers.checkpointing import check_same_model, checkpoint_to_resume, is_finished
 from hf_ssl.trainers.clustering import ClusteringArguments, cluster
 from hf_ssl.trainers.online_evaluation import online_probe
@@ -45,7 +45,8 @@ class PreTrainingRun:
 
     Args:
         objective (`str`): its name in the table of objectives.
-        model (`dict[str, Any]`): fields of the objective's config, and `from_encoder`, the encoder to start from.
+        model (`dict[str, Any]`): fields of the objective's config, and `from_encoder`, the encoder to start from, or
+            `from_pretraining`, the checkpoint of the whole objective to continue.
         data ([`DataArguments`]): what it is fed.
         training ([`SSLTrainingArguments`]): how it is trained.
         clustering ([`ClusteringArguments`], *optional*): makes the units of `data.units`, where that is not given.
@@ -111,7 +112,7 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
 
 def _prepare_data(run: PreTrainingRun, row: Objective) -> PreparedData:
     """The data as the encoder reads them: of speech, that may be waveforms or log-mel frames."""
-    encoder = run.model.get("from_encoder")
+    encoder = start_of(run.model)
     options: dict[str, Any] = {"seed": run.training.seed, "encoder": encoder}
     if row.modality == "speech" and encoder is None:
         options["architecture"] = fresh_encoder_config(row, run.model, {})

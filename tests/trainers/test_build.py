@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import ResNetConfig, ViTConfig
 
 from hf_ssl.errors import InputError
@@ -41,6 +42,35 @@ def test_a_model_from_an_encoder(tmp_path: Path) -> None:
     TINY["simclr"]()[0].export_encoder(tmp_path)
     model = make_model(OBJECTIVES["simclr"], {"from_encoder": str(tmp_path), "projection_size": 8}, {})
     assert model.encoder.config.hidden_size == 32
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "data2vec_audio", "best_rq", "bert"])
+def test_a_whole_objective_is_continued(name: str, tmp_path: Path) -> None:
+    model, batch = TINY[name]()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.01)
+    model.save_pretrained(tmp_path)
+    continued = make_model(OBJECTIVES[name], {"from_pretraining": str(tmp_path)}, {})
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, continued.state_dict()[key]), key
+    trained = {key for key, weight in model.named_parameters() if weight.requires_grad}
+    assert {key for key, weight in continued.named_parameters() if weight.requires_grad} == trained
+    assert torch.equal(model.eval()(**batch).loss, continued.eval()(**batch).loss)
+
+
+def test_what_is_set_wins_over_the_continued_checkpoint(tmp_path: Path) -> None:
+    TINY["hubert"]()[0].save_pretrained(tmp_path)
+    row, start = OBJECTIVES["hubert"], {"from_pretraining": str(tmp_path)}
+    assert make_model(row, {**start, "alpha": 0.5}, {}).config.alpha == 0.5
+    with pytest.raises(InputError, match=r"does not hold the weights of this model \(see codebook\)"):
+        make_model(row, start, {"num_clusters": 13})
+    with pytest.raises(InputError, match="holds no SimCLR but 'hubert-pretraining'"):
+        make_model(OBJECTIVES["simclr"], start, {})
+    with pytest.raises(InputError, match="alpha is 2"):
+        make_model(row, {**start, "alpha": 2}, {})
+    with pytest.raises(InputError, match="model.from_encoder brings its own config; leave model.from_pretraining out"):
+        make_model(row, {**start, "from_encoder": "x"}, {})
 
 
 @pytest.mark.parametrize(
