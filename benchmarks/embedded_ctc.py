@@ -4,9 +4,9 @@
     python benchmarks/embedded_ctc.py --write        only renew the tables in the cards from the stored results
 
 The pretrained encoders are those of `embedded.py` (`--output` is its folder). An encoder from scratch has the same
-architecture with fresh weights. Both are fine-tuned alike, by the recipe `finetune_speech_ctc` for 400 steps, and the
-CNN with the rest, since from scratch it has to be learned. The results are kept in
-`benchmarks/results/ctc_<run>.json`; the tables are made of them.
+architecture with fresh weights. Both are fine-tuned alike, by the recipe `finetune_speech_ctc`, and the CNN with the
+rest, since from scratch it has to be learned. The results are kept in `benchmarks/results/ctc_<run>.json`; the tables
+are made of them.
 """
 
 import argparse
@@ -23,8 +23,6 @@ from hf_ssl.modeling import OBJECTIVES
 from hf_ssl.trainers.fine_tuning import fine_tune
 
 RECIPE = "finetune_speech_ctc"
-STEPS = 400
-"""Of the fine-tuning; the recipe has more."""
 SPEECH = [name for name, (objective, _) in RUNS.items() if OBJECTIVES[objective].modality == "speech"]
 STARTS = ("pretrained", "from scratch")
 
@@ -47,7 +45,6 @@ def fine_tuned(encoder: Path, output: Path, seed: int) -> dict[str, dict[str, fl
             "training.seed": seed,
             "training.report_to": "none",
             "training.save_strategy": "no",
-            "training.max_steps": STEPS,
         }
         run = read_fine_tuning(RECIPE, [f"{key}={value}" for key, value in settings.items()])
         fine_tune(run, command=f"hf-ssl finetune {RECIPE} training.seed={seed}")
@@ -72,7 +69,7 @@ def measure(name: str, seeds: list[int], output: Path) -> dict:
         "run": name,
         "recipe": RECIPE,
         "data": run.data.path,
-        "max_steps": STEPS,
+        "max_steps": run.training.max_steps,
         "seeds": seeds,
         "hardware": describe_hardware(),
         "versions": versions(),
