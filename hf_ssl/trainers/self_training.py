@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hf_ssl.data.arguments import SpeechDataArguments
+from hf_ssl.data.loading import load_splits
 from hf_ssl.errors import InputError, writing
 from hf_ssl.evaluation.recognition.recogniser import Recogniser
 from hf_ssl.evaluation.recognition.settings import DecodingSettings
@@ -48,6 +49,8 @@ class SelfTrainingArguments:
             if getattr(self, name) < 1:
                 raise InputError(f"self_training.{name} is {getattr(self, name)}; give at least 1.")
         self.settings  # noqa: B018 - says what cannot be used
+        if self.lm is not None and not Path(self.lm).is_file():
+            raise InputError(f"There is no language model {self.lm} (self_training.lm); make it with `hf-ssl lm`.")
 
     @property
     def settings(self) -> DecodingSettings:
@@ -102,6 +105,7 @@ def self_train(run: SelfTrainingRun, *, command: str, resume: bool = False) -> l
     output = Path(run.training.output_dir)
     if (output / "round-0").is_dir() and not resume:
         raise InputError(f"{output} already holds round-0; add --resume to continue, or choose another folder.")
+    _check_splits(run)
     rounds: list[dict[str, Any]] = []
     for number in range(run.self_training.rounds + 1):
         folder, data = output / f"round-{number}", run.data
@@ -117,6 +121,16 @@ def self_train(run: SelfTrainingRun, *, command: str, resume: bool = False) -> l
             (output / "report.json").write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
             save_run_file(output, run)
     return rounds
+
+
+def _check_splits(run: SelfTrainingRun) -> None:
+    """Refuses, before anything is trained, data that the rounds after the first could not use."""
+    if "validation" not in load_splits(run.data, "speech"):
+        raise InputError(
+            f"{run.data.path} has no validation recordings, on which pseudo-labels are judged; name them in "
+            "data.validation_split."
+        )
+    load_splits(run.unlabelled, "speech")
 
 
 def _pseudo_labels(run: SelfTrainingRun, teacher: Path, folder: Path) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def test_a_bound_on_what_is_not_logged_is_refused_at_once():
 def test_other_logs_are_left_alone():
     watch = CollapseWatch({"target_std": 0.1}, from_step=0)
     args = SSLTrainingArguments(output_dir="runs/speech", use_cpu=True)
-    watch.on_log(args, TrainerState(global_step=5), TrainerControl(), logs={"eval_loss": 1.0})
+    watch.on_log(args, TrainerState(global_step=5), TrainerControl(), logs={"eval_loss": 1.0, "target_std": 0.01})
+    assert not watch.warned
 
 
 def test_each_sign_is_told_once_and_early(caplog):

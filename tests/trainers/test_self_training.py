@@ -134,6 +134,20 @@ def test_too_strict_a_filter_is_told(encoder, labelled, recordings, tmp_path):
         self_train(read_self_training(None, strict), command="")
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"data.validation_split": "null"}, "has no validation recordings"),
+        ({"unlabelled.path": "/nowhere"}, "no file or folder '/nowhere'"),
+    ],
+)
+def test_what_later_rounds_need_is_asked_for_before_the_first(encoder, labelled, recordings, tmp_path, more, message):
+    run = read_self_training(None, settings(encoder, labelled, recordings, tmp_path / "run", **more))
+    with pytest.raises(InputError, match=message):
+        self_train(run, command="")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command_prints_the_rounds(encoder, labelled, recordings, tmp_path, capsys):
     more = {"self_training.rounds": 1, "self_training.min_score": "null"}
     assert main(["selftrain", *settings(encoder, labelled, recordings, tmp_path / "run", **more)]) == 0
@@ -149,6 +163,7 @@ def test_the_command_prints_the_rounds(encoder, labelled, recordings, tmp_path, 
         ({"self_training.rounds": 0}, "rounds is 0"),
         ({"self_training.decoder": "word"}, "did you mean 'words'"),
         ({"self_training.decoder": "words"}, "give a language model"),
+        ({"self_training.decoder": "words", "self_training.lm": "no.arpa"}, "no language model no.arpa"),
         ({"model.task": "audio-classification"}, "model.task=ctc"),
     ],
 )
