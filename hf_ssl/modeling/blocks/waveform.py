@@ -161,3 +161,31 @@ def draw_span_masks(
     for row, (num_row_frames, generator) in enumerate(zip(frames, generators, strict=True)):
         mask[row, :num_row_frames] = span_mask(num_row_frames, probability, length, min_masks, generator)
     return mask
+
+
+def draw_frame_masks(
+    config: Any, batch: dict[str, Tensor], generators: list[torch.Generator]
+) -> tuple[list[int], Tensor]:
+    """The masks of a batch of waveforms as an objective's config has them.
+
+    Args:
+        config ([`SSLConfig`]): with `encoder_config`, `mask_time_prob`, `mask_time_length` and `mask_time_min_masks`.
+        batch (`dict[str, Tensor]`): see [`frames_of_rows`].
+        generators (`list[torch.Generator]`): one a row.
+
+    Returns:
+        the frames of each recording, and the boolean mask of shape `(B, T)`.
+
+    Raises:
+        InputError: for a recording without a single frame.
+    """
+    frames, num_columns = frames_of_rows(config.encoder_config, batch)
+    mask = draw_span_masks(
+        frames,
+        num_columns,
+        probability=config.mask_time_prob,
+        length=config.mask_time_length,
+        min_masks=config.mask_time_min_masks,
+        generators=generators,
+    )
+    return frames, mask

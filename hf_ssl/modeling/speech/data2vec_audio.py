@@ -18,7 +18,7 @@ from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.positions import NOWHERE, positions_of, take_frames
 from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import copy_weights, follow, freeze, linear_decay, make_teacher
-from hf_ssl.modeling.blocks.waveform import adapt_waveform_encoder, draw_span_masks, frames_of_rows, masked_frames
+from hf_ssl.modeling.blocks.waveform import adapt_waveform_encoder, draw_frame_masks, masked_frames
 
 
 @strict
@@ -222,15 +222,7 @@ class Data2VecAudioForPreTraining(SSLPreTrainedModel):
         Raises:
             InputError: for a waveform without a single frame.
         """
-        frames, num_columns = frames_of_rows(config.encoder_config, batch)
-        mask = draw_span_masks(
-            frames,
-            num_columns,
-            probability=config.mask_time_prob,
-            length=config.mask_time_length,
-            min_masks=config.mask_time_min_masks,
-            generators=generators,
-        )
+        _, mask = draw_frame_masks(config, batch, generators)
         return {**batch, "mask_time_indices": mask, "masked_positions": positions_of(mask)}
 
 

@@ -21,7 +21,7 @@ from hf_ssl.modeling.blocks.gradient import scaled_output
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.positions import positions_of, take_frames, take_labels
 from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.waveform import adapt_waveform_encoder, draw_span_masks, frames_of_rows, masked_frames
+from hf_ssl.modeling.blocks.waveform import adapt_waveform_encoder, draw_frame_masks, masked_frames
 
 
 @strict
@@ -257,20 +257,12 @@ class HubertForPreTraining(SSLPreTrainedModel):
             )
         batch = dict(batch)
         units = batch.pop("units")
-        frames, num_columns = frames_of_rows(config.encoder_config, batch)
-        labels = torch.full((len(frames), num_columns), IGNORED)
+        frames, mask = draw_frame_masks(config, batch, generators)
+        labels = torch.full(mask.shape, IGNORED)
         for row, row_frames in enumerate(frames):
             row_units = units[row][units[row] != IGNORED]
             _check_units(config, row_units, row_frames)
             labels[row, :row_frames] = labels_at_frames(row_units, row_frames, config.units_per_frame)
-        mask = draw_span_masks(
-            frames,
-            num_columns,
-            probability=config.mask_time_prob,
-            length=config.mask_time_length,
-            min_masks=config.mask_time_min_masks,
-            generators=generators,
-        )
         labelled = labels != IGNORED
         return {
             **batch,

@@ -31,9 +31,8 @@ from hf_ssl.modeling.blocks.positions import NOWHERE, positions_of, take_frames
 from hf_ssl.modeling.blocks.pretrained import Processor, SSLPreTrainedModel
 from hf_ssl.modeling.blocks.waveform import (
     changed_features,
-    draw_span_masks,
+    draw_frame_masks,
     feature_projection,
-    frames_of_rows,
     masked_frames,
 )
 from hf_ssl.modeling.speech.wav2vec2_config import Wav2Vec2PreTrainingConfig
@@ -282,15 +281,7 @@ class Wav2Vec2PreTrainingModel(SSLPreTrainedModel):
         Raises:
             InputError: for a waveform without a single frame.
         """
-        frames, num_columns = frames_of_rows(config.encoder_config, batch)
-        mask = draw_span_masks(
-            frames,
-            num_columns,
-            probability=config.mask_time_prob,
-            length=config.mask_time_length,
-            min_masks=config.mask_time_min_masks,
-            generators=generators,
-        )
+        frames, mask = draw_frame_masks(config, batch, generators)
         rows = list(zip(mask.sum(dim=1).tolist(), generators, strict=True))
         negatives = [draw_negatives(num_masked, config.num_negatives, generator) for num_masked, generator in rows]
         drawn = {
@@ -305,7 +296,9 @@ class Wav2Vec2PreTrainingModel(SSLPreTrainedModel):
             drawn["gumbel_noise"] = pad_sequence(noise, batch_first=True)
         if config.quantize_inputs:
             noise = [gumbel_noise(n, num_codes, generator) for n, generator in zip(frames, generators, strict=True)]
-            drawn["input_gumbel_noise"] = torch.stack([F.pad(row, (0, 0, 0, num_columns - len(row))) for row in noise])
+            drawn["input_gumbel_noise"] = torch.stack(
+                [F.pad(row, (0, 0, 0, mask.shape[1] - len(row))) for row in noise]
+            )
         return {**batch, **drawn}
 
     @classmethod
