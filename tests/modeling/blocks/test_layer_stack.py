@@ -1,0 +1,44 @@
+import pytest
+
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.layer_stack import layer_stack, layer_stack_name
+from tests.families import IMAGES, SPEECH, TEXT, classifier
+
+NAMES = {
+    "albert": "encoder.albert_layer_groups",
+    "bert": "encoder.layer",
+    "convnext": "encoder.stages",
+    "data2vec-audio": "encoder.layers",
+    "distilbert": "transformer.layer",
+    "hubert": "encoder.layers",
+    "modernbert": "layers",
+    "resnet": "encoder.stages",
+    "swin": "encoder.layers",
+    "vit": "layers",
+    "wavlm": "encoder.layers",
+}
+
+
+@pytest.mark.parametrize("family", sorted({*IMAGES, *SPEECH, *TEXT}))
+def test_the_layers_run_in_the_order_of_the_list(family):
+    model, inputs = classifier(family)
+    ran = []
+    for layer in layer_stack(model.base_model):
+        layer.register_forward_pre_hook(lambda module, args: ran.append(module))
+    model(**inputs)
+    stack = list(layer_stack(model.base_model))
+    assert ran == (stack * 2 if family == "albert" else stack)
+    assert len(ran) == 2
+
+
+@pytest.mark.parametrize("family", sorted(NAMES))
+def test_its_name(family):
+    model, _ = classifier(family)
+    assert layer_stack_name(model.base_model) == NAMES[family]
+
+
+def test_an_encoder_that_keeps_its_layers_elsewhere_is_named():
+    encoder = classifier("bert")[0].base_model
+    encoder.config.num_hidden_layers = 7
+    with pytest.raises(InputError, match="layers of a bert encoder were not found"):
+        layer_stack(encoder)
