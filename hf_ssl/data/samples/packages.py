@@ -2,7 +2,9 @@
 
 import hashlib
 import subprocess
+import sys
 import tarfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Package:
-    """One version of a package, and the checksum of the file that the registry serves for it."""
+    """One version of a package of `debian`, `npm` or `pypi`, and the checksum of the file that the registry serves."""
 
     registry: str
     name: str
@@ -72,20 +74,29 @@ def unpack_packages(folder: Path, packages: Sequence[Package] | None = None) -> 
         archive = _download(package, folder)
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
         if digest != package.sha256:
-            raise ValueError(f"{archive.name} has SHA-256 {digest}, not {package.sha256}: not the file we embedded.")
+            raise ValueError(f"{archive.name} has SHA-256 {digest}, not {package.sha256}: not the file that is known.")
         if package.registry == "npm":
             with tarfile.open(archive) as tar:
                 tar.extractall(target, filter="data")
+        elif package.registry == "pypi":
+            with zipfile.ZipFile(archive) as wheel:
+                wheel.extractall(target)
         else:
             subprocess.run(["dpkg", "-x", archive, target], check=True)
 
 
 def _download(package: Package, folder: Path) -> Path:
     """Puts the package's file into `folder` with the registry's client, which writes it into the working folder."""
+    name, version = package.name, package.version
     if package.registry == "npm":
-        command, pattern = ["npm", "pack", "--silent", f"{package.name}@{package.version}"], f"{package.name}-*.tgz"
+        pattern = f"{name.removeprefix('@').replace('/', '-')}-*.tgz"
+        command = ["npm", "pack", "--silent", f"{name}@{version}"]
+    elif package.registry == "pypi":
+        pattern = f"{name.replace('-', '_')}-*.whl"
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"{name}=={version}"]
     else:
-        command, pattern = ["apt-get", "download", f"{package.name}={package.version}"], f"{package.name}_*.deb"
+        pattern = f"{name}_*.deb"
+        command = ["apt-get", "download", f"{name}={version}"]
     if not list(folder.glob(pattern)):
         subprocess.run(command, cwd=folder, check=True)
     (archive,) = folder.glob(pattern)
