@@ -19,6 +19,14 @@ from transformers import (
 )
 
 from hf_ssl.data.seeding import item_generator
+from hf_ssl.modeling.early_exit.config import EarlyExitConfig
+from hf_ssl.modeling.early_exit.models import (
+    EarlyExitForAudioClassification,
+    EarlyExitForCTC,
+    EarlyExitForImageClassification,
+    EarlyExitForSequenceClassification,
+    EarlyExitForTokenClassification,
+)
 from hf_ssl.modeling.speech.best_rq import BestRQConfig, BestRQForPreTraining
 from hf_ssl.modeling.speech.data2vec2_audio import Data2Vec2AudioForPreTraining, Data2Vec2AudioPreTrainingConfig
 from hf_ssl.modeling.speech.data2vec2_encoder import Data2Vec2AudioConfig
@@ -229,3 +237,28 @@ OVER_A_BATCH: dict[str, dict[str, float]] = {"wav2vec2": {"diversity_loss_weight
 """What leaves out of a loss the term that is defined over a batch of samples, where the others count predictions.
 Its gradient depends on how the batch is cut into micro-batches; that of the others must not.
 """
+
+WITH_EXITS = {
+    EarlyExitForSequenceClassification: "bert",
+    EarlyExitForTokenClassification: "bert",
+    EarlyExitForImageClassification: "simclr",
+    EarlyExitForAudioClassification: "hubert",
+    EarlyExitForCTC: "hubert",
+}
+"""The models with exits, and the objective whose encoder they have here."""
+
+
+def with_exits(model_class: type[PreTrainedModel]) -> tuple[PreTrainedModel, Batch]:
+    """A tiny model with exits and a batch with labels."""
+    objective, batch = TINY[WITH_EXITS[model_class]]()
+    names = ("input_ids", "attention_mask", "pixel_values", "input_values")
+    inputs = {name: batch[name] for name in names if name in batch}
+    if "pixel_values" in inputs:
+        inputs["pixel_values"] = inputs["pixel_values"][:, 0]  # of two views, one
+    labels_a_row = {EarlyExitForTokenClassification: (20,), EarlyExitForCTC: (2,)}.get(model_class, ())
+    labels = torch.randint(1, 3, (NUM_ROWS, *labels_a_row), generator=item_generator(0, 0, 0))
+    encoder = objective.config.encoder_config.to_dict()
+    if "mask_time_prob" in encoder:
+        encoder["mask_time_prob"] = 0.0  # no mask embedding, which nothing would train
+    config = EarlyExitConfig(encoder_config=encoder, num_labels=3, classifier_dropout=0.0)
+    return model_class(config), inputs | {"labels": labels}

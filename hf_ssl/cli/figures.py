@@ -1,7 +1,8 @@
-"""The figures of the quickstart's report, as SVG text."""
+"""The figures of reports and cards, as SVG text."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -119,6 +120,53 @@ def embedding_map(
                 shortened(names[index]), places[index], fontsize=7, xytext=(3, 3), textcoords="offset points"
             )
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    return _svg(figure)
+
+
+def exit_curve(curve: Mapping[str, Any]) -> str:
+    """The score of a model with exits against the layers used and against measured time, as shares of full depth's.
+
+    Args:
+        curve (`Mapping[str, Any]`): of [`hf_ssl.evaluation.early_exit.curve.ExitCurve.to_dict`].
+    """
+    points, chosen = curve["points"], curve["settings"]["chosen_threshold"]
+    score = next(iter(points[0]["scores"]))
+    costs = {"layers used": [point["depth"] for point in points]}
+    costs |= {f"time, batch {size}": [point["time"][size] for point in points] for size in points[0]["time"]}
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for (name, cost), colour in zip(costs.items(), (PRETRAINED, RAW, RANDOM), strict=False):
+        order = np.argsort(cost, kind="stable")
+        scores = np.array([point["scores"][score] for point in points])
+        axes.plot(np.array(cost)[order], scores[order], marker="o", markersize=4, color=colour, label=name)
+        for point, value in zip(points, cost, strict=True):
+            if point["threshold"] == chosen:
+                axes.scatter(value, point["scores"][score], s=90, facecolors="none", edgecolors=INK)
+    axes.set(xlabel="share of full depth", ylabel=score.replace("_", " "), title=f"early exit by {curve['policy']}")
+    axes.grid(color=GRID)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def score_against_parameters(points: Sequence[tuple[str, int, float, float | None]], score: str) -> str:
+    """Tuners by how many parameters they train and how well they do; the whiskers are standard deviations over seeds.
+
+    Args:
+        points (`Sequence[tuple]`): name, trained parameters, mean score, and its standard deviation (`None` for one
+            seed).
+        score (`str`): what it is called.
+    """
+    figure = Figure(figsize=(8.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for name, trained, mean, spread in points:
+        colour = RAW if name == "none" else PRETRAINED
+        axes.errorbar(trained, mean, yerr=spread, fmt="o", markersize=5, color=colour, ecolor=RANDOM, capsize=3)
+        title = "full fine-tuning" if name == "none" else name
+        axes.annotate(title, (trained, mean), fontsize=8, xytext=(5, 4), textcoords="offset points")
+    axes.set(xscale="log", xlabel="trained parameters", ylabel=score)
+    axes.margins(x=0.18)
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
     return _svg(figure)
 
 

@@ -9,14 +9,24 @@ from transformers import AutoConfig
 from hf_ssl.cli.run_file import build, command_line, read_run, recipe_names
 from hf_ssl.data.arguments import DATA_ARGUMENTS
 from hf_ssl.errors import InputError
+from hf_ssl.hub.exit_section import exit_scores_table
+from hf_ssl.modeling.early_exit.config import EarlyExitConfig
 from hf_ssl.modeling.speech.encoder_ctc import EncoderForCTCConfig
+from hf_ssl.trainers.exit_arguments import SCHEMES
 from hf_ssl.trainers.fine_tuning import FineTuned, FineTuningRun, fine_tune
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningArguments, FineTuningModelArguments
 from hf_ssl.trainers.tasks import TASKS, task_named
+from hf_ssl.tuners.methods import TUNERS
 
 SECTIONS = ("model", "data", "training")
 REQUIRED = ("model.encoder", "model.task", "data.path")
 PREFIX = "finetune_"
+
+
+def tuners() -> str:
+    """The names of the tuners with what they do, one a line."""
+    return "\n".join(f"  {name:12} {tuner.summary}" for name, tuner in TUNERS.items())
+
 
 EPILOG = f"""\
 tasks (model.task): {", ".join(TASKS)}
@@ -30,9 +40,17 @@ examples:
   hf-ssl finetune model.encoder=facebook/hubert-base-ls960 model.task=ctc data.path=my_recordings --resume
   hf-ssl finetune model.encoder=facebook/wav2vec2-base model.task=ctc data.path=my_phones data.text_unit=phones
   hf-ssl finetune my_run.yaml training.report_to=tensorboard
+  hf-ssl finetune my_run.yaml model.exits.layers=[2,4,6] training.exit_scheme=two_stage      then: hf-ssl exits --help
 
-The output folder (training.output_dir) then holds the model, or with model.tuner=lora the adapter with its head; the
-label map, the preprocessor and metrics.json. hf_ssl.trainers.load_finetuned restores all of it.
+tuners (model.tuner); fields of their configs are model.tuner_config.<field>=<value>, as model.tuner_config.r=4:
+{tuners()}
+
+exits after layers (model.exits.layers=all, or numbers from 1; model.exits.head=linear or pooler;
+model.exits.learn_to_exit=true) are trained by training.exit_scheme: {", ".join(SCHEMES)}.
+
+The output folder (training.output_dir) then holds the adapter with its head, or the whole model (with the tuners none,
+head, bitfit and layer_norm); the label map, the preprocessor and metrics.json. hf_ssl.trainers.load_finetuned restores
+all of it.
 """
 
 PROCESSOR_ARGUMENTS = {
@@ -49,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser."""
     parser = subparsers.add_parser(
         "finetune",
-        help="teach an encoder a task, with LoRA or whole",
+        help="teach an encoder a task, with an adapter or whole",
         description="Fine-tune any transformers encoder, one of yours or a published one, on labelled data.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -72,8 +90,6 @@ def run(args: argparse.Namespace) -> None:
     """Fine-tune and print what came out."""
     recipe, *overrides = [None, *args.overrides] if "=" in args.overrides[0] else args.overrides
     fine_tuning = read_fine_tuning(recipe, overrides)
-    if args.merge and fine_tuning.model.tuner == "none":
-        raise InputError("--merge needs an adapter to merge; add model.tuner=lora, or leave it out.")
     result = fine_tune(fine_tuning, command=command_line(), resume=args.resume, merge=args.merge)
     print(summary(fine_tuning, result))
 
@@ -113,19 +129,27 @@ def summary(fine_tuning: FineTuningRun, result: FineTuned) -> str:
     lines = [
         f"{fine_tuning.model.task} with {fine_tuning.model.encoder}, tuner {fine_tuning.model.tuner}",
         f"trained parameters: {result.num_trained:,} of {result.num_parameters:,} ({share:.2%})",
+        f"size on disk: {result.size_on_disk / 1e6:,.2f} MB ({_saved(fine_tuning.model.tuner)})",
         "",
         "".join([" " * 12, *(f"{split:>12}" for split in splits)]),
     ]
     for name in next(iter(result.metrics.values()), {}):
         lines.append("".join([f"{name:12}", *(f"{result.metrics[split][name]:12.4f}" for split in splits)]))
+    if result.exits:
+        lines += ["", exit_scores_table(result.exits)]
     return "\n".join([*lines, "", f"Saved in {result.folder}. To use it:", "", *_usage(fine_tuning.model, result)])
+
+
+def _saved(tuner: str) -> str:
+    return "the whole model" if TUNERS[tuner].config_class is None else "the adapter with its head"
 
 
 def _usage(model: FineTuningModelArguments, result: FineTuned) -> list[str]:
     pipeline = task_named(model.task).pipeline
     # A class that only hf_ssl has loads where hf_ssl is imported.
-    is_plain = AutoConfig.from_pretrained(result.folder).model_type != EncoderForCTCConfig.model_type
-    if is_plain and (model.tuner == "none" or result.merged is not None):
+    own = (EncoderForCTCConfig.model_type, EarlyExitConfig.model_type)
+    is_plain = AutoConfig.from_pretrained(result.folder).model_type not in own
+    if is_plain and (TUNERS[model.tuner].config_class is None or result.merged is not None):
         return [
             "  from transformers import pipeline",
             f'  predict = pipeline("{pipeline}", model="{result.merged or result.folder}")',

@@ -8,18 +8,23 @@ from collections.abc import Sequence
 
 from hf_ssl import __version__
 from hf_ssl.cli import (
+    adapters,
     cluster,
     convert,
+    distill,
     evaluate,
+    exits,
     export,
     finetune,
     list_objectives,
     lm,
     pretrain,
+    prune,
     push,
     quickstart,
     recognise,
     selftrain,
+    sweep,
 )
 from hf_ssl.errors import InputError
 
@@ -31,10 +36,15 @@ COMMANDS = (
     pretrain,
     cluster,
     finetune,
+    sweep,
+    distill,
+    prune,
     evaluate,
+    exits,
     lm,
     recognise,
     selftrain,
+    adapters,
     export,
     convert,
     push,

@@ -175,13 +175,12 @@ def walk(example: Example, output: Path) -> ModalityReport:
 def describe_adapter(adapter: FineTuned, result: EvaluationResult) -> dict[str, Any]:
     """The row of the table of adapters."""
     facts = json.loads((adapter.folder / "metrics.json").read_text(encoding="utf-8"))
-    size = sum(file.stat().st_size for file in adapter.folder.glob("*.safetensors"))
     return {
         "name": facts["tuner"],
         "task": f"{facts['task']}: {result.label}",
         "trained": adapter.num_trained,
         "share": adapter.num_trained / adapter.num_parameters,
-        "megabytes": size / 1e6,
+        "megabytes": adapter.size_on_disk / 1e6,
         "metric": "accuracy",
         "value": facts["test"]["accuracy"],
         "folder": str(adapter.folder),

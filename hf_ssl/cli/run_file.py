@@ -3,17 +3,16 @@
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from yaml import YAMLError
 
 from hf_ssl.errors import InputError, unknown_name
+from hf_ssl.typed_values import converted
 
 RECIPES = resources.files("hf_ssl") / "recipes"
 
@@ -124,36 +123,10 @@ def build(dataclass_type: type[T], values: Mapping[str, Any] | None, section: st
     Raises:
         InputError: for an unknown key (with the nearest valid one), a value of the wrong type, a missing key.
     """
-    values = values or {}
-    valid = {field.name for field in fields(dataclass_type) if field.init}  # type: ignore[arg-type]
-    types = get_type_hints(dataclass_type)
-    converted = {}
-    for key, value in values.items():
-        if key not in valid:
-            raise unknown_name(f"key in section {section}", key, valid)
-        converted[key] = _convert(types[key], value, f"{section}.{key}")
+    fields = converted(dataclass_type, values or {}, section)
     try:
-        return dataclass_type(**converted)
+        return dataclass_type(**fields)
     except InputError:
         raise
     except (TypeError, ValueError) as error:
         raise InputError(f"Section {section} of the run cannot be used: {error}") from error
-
-
-def _convert(type_hint: Any, value: Any, name: str) -> Any:
-    adapter = TypeAdapter(type_hint, config=ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True))
-    try:
-        # To YAML a bare `no` is false; for some settings, such as `eval_strategy`, it is a word.
-        if value is False and not _accepts(adapter, False) and _accepts(adapter, "no"):
-            value = "no"
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        raise InputError(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}.") from error
-
-
-def _accepts(adapter: TypeAdapter, value: Any) -> bool:
-    try:
-        adapter.validate_python(value)
-    except ValidationError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from transformers import (
 
 from hf_ssl.data.arguments import DataArguments, SpeechDataArguments
 from hf_ssl.errors import InputError
-from hf_ssl.evaluation.load_report import no_load_report
+from hf_ssl.modeling.blocks.load_report import no_load_report
 from hf_ssl.modeling.blocks.pretrained import OPTIONAL, Processor, SSLConfig, build_encoder
 
 MODALITIES = {"pixel_values": "vision", "input_values": "speech", "input_features": "speech", "input_ids": "text"}

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
 import hf_ssl
+from hf_ssl.data.arguments import DATA_ARGUMENTS
 from hf_ssl.errors import InputError
 from hf_ssl.hub.environment import read_environment, save_environment
 from hf_ssl.hub.loading import code_files, loading_lines
 from hf_ssl.hub.results import PRETRAINED, Result, read_results, results_table
 from hf_ssl.hub.sources import describe_data, is_hub_name, licence_of
-from hf_ssl.modeling import Objective, objective
+from hf_ssl.modeling import DISTILLATION, Objective, distillation_of, objective
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 OBJECTIVE_CARDS = Path(hf_ssl.__file__).parent / "model_cards"
@@ -55,7 +57,7 @@ def make_card(run_dir: Path) -> ModelCard:
                 f"{needed} is missing, so no card can be written; give the output folder of a finished run."
             )
     run = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))
-    row = objective(run["objective"])
+    row = row_of(run)
     encoder, results = describe_encoder(run_dir / "encoder"), read_results(run_dir)
     return ModelCard.from_template(
         card_metadata(row, run, encoder, results),
@@ -71,6 +73,7 @@ def make_card(run_dir: Path) -> ModelCard:
         pieces=read_objective_card(row),
         encoder=encoder,
         start=shown_name(_start(run)),
+        is_distilled=row.title == DISTILLATION.title,
         data=describe_data(run["data"]),
         environment=read_environment(run_dir),
         results=results,
@@ -98,7 +101,16 @@ def card_metadata(
 
 def _start(run: dict[str, Any]) -> str | None:
     """The encoder or checkpoint that the run started from."""
-    return run["model"].get("from_encoder") or run["model"].get("from_pretraining")
+    model = run["model"]
+    return model.get("from_encoder") or model.get("from_pretraining") or model.get("teacher")
+
+
+def row_of(run: dict[str, Any]) -> Objective:
+    """What a run trained; of a distillation, the kind of its data tells the modality."""
+    if run["objective"] != DISTILLATION.title:
+        return objective(run["objective"])
+    sections = {modality: {field.name for field in fields(section)} for modality, section in DATA_ARGUMENTS.items()}
+    return distillation_of(next(modality for modality, names in sections.items() if names == set(run["data"])))
 
 
 def shown_name(address: str | None) -> str | None:

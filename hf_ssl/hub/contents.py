@@ -8,11 +8,11 @@ from pathlib import Path
 
 from hf_ssl.errors import InputError
 from hf_ssl.hub.loading import code_files
-from hf_ssl.modeling import OBJECTIVES
+from hf_ssl.modeling import DISTILLATION, OBJECTIVES
 
 TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".yaml", ".md")
-SENT_SUFFIXES = (*TEXT_SUFFIXES, ".safetensors", ".model")
-"""Configs, vocabularies (`.txt`, SentencePiece's `.model`), the run file, the card and the weights."""
+SENT_SUFFIXES = (*TEXT_SUFFIXES, ".safetensors", ".model", ".svg")
+"""Configs, vocabularies (`.txt`, SentencePiece's `.model`), the run file, the card with its plots, and the weights."""
 
 ADAPTER_CONFIG = "adapter_config.json"
 RUN_FILES = ("run.yaml", "metrics.json", "environment.json")
@@ -81,7 +81,7 @@ def contents(folder: Path) -> Contents:
 def _refuse_pretraining(folder: Path) -> None:
     """A pretraining checkpoint alone would be published without the encoder that others load."""
     model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    if model_type in {row.config_class.model_type for row in OBJECTIVES.values()}:
+    if model_type in {row.config_class.model_type for row in (*OBJECTIVES.values(), DISTILLATION)}:
         raise InputError(
             f"{folder} is a pretraining checkpoint ({model_type}) without its encoder; give the run's output folder, "
             f"{folder.resolve().parent}."

@@ -10,7 +10,7 @@ from transformers import AutoProcessor
 
 from hf_ssl.errors import InputError
 from hf_ssl.hub.loading import processor_class
-from hf_ssl.modeling import OBJECTIVES, Objective
+from hf_ssl.modeling import DISTILLATION, OBJECTIVES, Objective
 
 
 def export_run(source: str | Path, destination: str | Path) -> Path:
@@ -61,7 +61,7 @@ def objective_of(folder: Path) -> Objective:
             "checkpoint-N."
         )
     config = json.loads(path.read_text(encoding="utf-8"))
-    for row in OBJECTIVES.values():
+    for row in (*OBJECTIVES.values(), DISTILLATION):
         if row.config_class.model_type == config["model_type"]:
             return row
     name = ", ".join(config.get("architectures") or ["without weights"])

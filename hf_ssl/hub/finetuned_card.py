@@ -8,10 +8,21 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from hf_ssl.hub.contents import Contents
 from hf_ssl.hub.environment import read_environment
+from hf_ssl.hub.exit_section import exit_section
 from hf_ssl.hub.loading import TASK, finetuned_loading_lines, read_json
 from hf_ssl.hub.sources import describe_data, is_hub_name, licence_of
 
 SPLITS = ("validation", "test")
+SIZES = {
+    "variant": "variant",
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "num_tokens": "tokens",
+    "bottleneck_size": "bottleneck",
+    "reduction_factor": "reduction factor",
+}
+"""Fields of the configs of adapters that say how large they are, and what a card calls them."""
+FLAGS = {"use_dora": "DoRA", "use_rslora": "rank-stabilised", "deep": "deep"}
 TEMPLATE = Path(__file__).with_name("finetuned_card_template.md")
 
 
@@ -41,6 +52,7 @@ def make_finetuned_card(sent: Contents, repo_id: str, adapter: dict[str, Any] | 
         template_path=str(TEMPLATE),
         title=repo_id.split("/")[1],
         adapter=adapter,
+        method=None if adapter is None else describe_method(adapter),
         task=task,
         architecture=(config.get("architectures") or ["model"])[0],
         labels=list(config.get("id2label", {}).values()),
@@ -49,7 +61,19 @@ def make_finetuned_card(sent: Contents, repo_id: str, adapter: dict[str, Any] | 
         trained=trained_share(metrics),
         environment=read_environment(sent.folder),
         scores=[(split, *score) for split in SPLITS for score in metrics.get(split, {}).items()],
+        exits=exit_section(metrics, sent.folder),
     )
+
+
+def describe_method(adapter: dict[str, Any]) -> str:
+    """The method of an adapter and its size, as far as its config has one of the usual names.
+
+    Args:
+        adapter (`dict[str, Any]`): the adapter's config.
+    """
+    facts = [f"{title} {adapter[field]}" for field, title in SIZES.items() if adapter.get(field) is not None]
+    flags = [flag for field, flag in FLAGS.items() if adapter.get(field)]
+    return ", ".join([adapter["peft_type"], *flags, *facts])
 
 
 def trained_share(metrics: dict[str, Any]) -> str | None:
@@ -57,4 +81,5 @@ def trained_share(metrics: dict[str, Any]) -> str | None:
     if "num_parameters" not in metrics:
         return None
     trained, all_of_them = metrics["num_trained_parameters"], metrics["num_parameters"]
-    return f"{trained:,} of {all_of_them:,} parameters ({trained / all_of_them:.2%}) were trained."
+    size = f" The weights here take {metrics['size_on_disk'] / 1e6:,.2f} MB." if "size_on_disk" in metrics else ""
+    return f"{trained:,} of {all_of_them:,} parameters ({trained / all_of_them:.2%}) were trained.{size}"

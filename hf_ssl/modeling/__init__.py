@@ -1,6 +1,6 @@
 """What is learned: one file an objective, and the table of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 from hf_ssl.errors import unknown_name
@@ -56,6 +56,34 @@ OBJECTIVES: dict[str, Objective] = {
     "bert": Objective(title="BERT", modality="text", paper="Devlin et al. 2018, arXiv:1810.04805", module="text.bert", config="BertPreTrainingConfig", model="BertPreTrainingModel", encoder="bert", recipes=("bert_base", "bert_glosses"), card="bert.md"),
 }
 # fmt: on
+
+DISTILLATION = Objective(
+    title="distillation",
+    modality="text",  # or the others, see `distillation_of`
+    paper="Sanh et al. 2019, arXiv:1910.01108; Chang et al. 2022, arXiv:2110.01900; Wang et al. 2020, arXiv:2002.10957; "
+    "Jiao et al. 2020, arXiv:1909.10351",
+    module="distillation.student",
+    config="DistillationConfig",
+    model="DistillationModel",
+    encoder="bert",
+    recipes=(
+        "distil_bert",
+        "distil_hubert",
+        "distil_minilm",
+        "distil_minilm_v2",
+        "distil_tinybert",
+        "distil_bert_glosses",
+        "distil_emoji",
+        "distil_hubert_asterisk",
+    ),
+    card="distillation.md",
+)
+"""What `hf-ssl distill` trains: no objective of its own, since it needs a teacher, but saved and described as one."""
+
+
+def distillation_of(modality: str) -> Objective:
+    """The row of the distillation of a modality's encoders."""
+    return replace(DISTILLATION, modality=modality)
 
 
 def objective(name: str) -> Objective:

@@ -8,8 +8,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from hf_ssl.errors import InputError, unknown_name
-from hf_ssl.evaluation.load_report import no_load_report
 from hf_ssl.modeling import Objective
+from hf_ssl.modeling.blocks.load_report import no_load_report
 from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel, load_published
 
 FROM_ENCODER = "from_encoder"

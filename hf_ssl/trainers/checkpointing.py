@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 STAGING = ".staging"
 """Folder in the output folder where a checkpoint is written before it gets its name."""
 
-NOT_OF_THE_MODEL = {"architectures", "dtype", "transformers_version", "_name_or_path", "use_cache"}
-"""Keys of a saved config that say nothing of the model."""
+NOT_OF_THE_MODEL = {"architectures", "dtype", "transformers_version", "_name_or_path", "use_cache", "teacher"}
+"""Keys of a saved config that say nothing of the model (a teacher's address: its fingerprint does)."""
 
 
 class AtomicCheckpointTrainer(Trainer):

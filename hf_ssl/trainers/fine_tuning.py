@@ -8,16 +8,21 @@ from pathlib import Path
 from transformers import PreTrainedModel, set_seed
 
 from hf_ssl.data.arguments import DataArguments
-from hf_ssl.errors import writing
+from hf_ssl.errors import InputError, writing
 from hf_ssl.hub.environment import save_environment
 from hf_ssl.trainers.checkpointing import checkpoint_to_resume
+from hf_ssl.trainers.exit_training import ExitTrainer, train_exits
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningArguments, FineTuningModelArguments
 from hf_ssl.trainers.fine_tuning_trainer import FineTuningTrainer
 from hf_ssl.trainers.recording import save_run_file
 from hf_ssl.trainers.task_data import TaskData, prepare_task
 from hf_ssl.trainers.task_model import AdaptedModel, make_task_model, trainable_share
+from hf_ssl.tuners.methods import tuner_named
+from hf_ssl.tuners.prefix import drop_reparametrisation
 
 logger = logging.getLogger(__name__)
+
+Scores = dict[str, dict[str, float]]
 
 MERGED = "merged"
 """Folder in the output folder for the model whose adapter is merged into its weights."""
@@ -31,6 +36,13 @@ class FineTuningRun:
     data: DataArguments
     training: FineTuningArguments
 
+    def __post_init__(self) -> None:
+        if self.training.exit_scheme is not None and self.model.exits is None:
+            raise InputError(
+                f"training.exit_scheme={self.training.exit_scheme} trains exits; say after which layers they stand, "
+                "e.g. model.exits.layers=all."
+            )
+
 
 @dataclass
 class FineTuned:
@@ -42,13 +54,20 @@ class FineTuned:
         num_trained (`int`): parameters that were trained.
         num_parameters (`int`): parameters in all.
         metrics (`dict[str, dict[str, float]]`): by split, `"validation"` and `"test"` as far as the data has them.
+        exits (`dict[str, dict[str, dict[str, float]]]`): by split and layer, of a model with exits.
     """
 
     folder: Path
     merged: Path | None
     num_trained: int
     num_parameters: int
-    metrics: dict[str, dict[str, float]]
+    metrics: Scores
+    exits: dict[str, Scores]
+
+    @property
+    def size_on_disk(self) -> int:
+        """Bytes of the weights in the folder: of the adapter with its head, or of the whole model."""
+        return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
 
 
 def fine_tune(run: FineTuningRun, *, command: str, resume: bool = False, merge: bool = False) -> FineTuned:
@@ -64,8 +83,10 @@ def fine_tune(run: FineTuningRun, *, command: str, resume: bool = False, merge: 
         [`FineTuned`].
 
     Raises:
-        InputError: for data, names or values that cannot be used.
+        InputError: for data, names or values that cannot be used, or an adapter that shall be merged and cannot.
     """
+    if merge:
+        check_mergeable(run.model.tuner)
     training, output = run.training, Path(run.training.output_dir)
     checkpoint = checkpoint_to_resume(output, resume)
     with training.main_process_first(desc="data"):
@@ -74,9 +95,12 @@ def fine_tune(run: FineTuningRun, *, command: str, resume: bool = False, merge: 
     model = make_task_model(run.model, data.config_updates)
     num_trained, num_parameters = trainable_share(model)
     logger.info("%s of %s parameters are trained.", f"{num_trained:,}", f"{num_parameters:,}")
-    trainer = FineTuningTrainer(model, training, run.model.task, data)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    result = FineTuned(output, None, num_trained, num_parameters, _evaluate(trainer, data))
+    if run.model.exits is None:
+        trainer = FineTuningTrainer(model, training, run.model.task, data)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    else:
+        trainer = train_exits(model, training, run.model.task, data, resume)
+    result = FineTuned(output, None, num_trained, num_parameters, *_evaluate(trainer, data))
     if trainer.is_world_process_zero():
         with writing(output):
             _save(result, run, model, data, merge)
@@ -85,21 +109,46 @@ def fine_tune(run: FineTuningRun, *, command: str, resume: bool = False, merge: 
     return result
 
 
-def _evaluate(trainer: FineTuningTrainer, data: TaskData) -> dict[str, dict[str, float]]:
-    """The loss and the task's metrics on validation and test."""
-    metrics, kept = {}, (*data.metrics, "loss")
+def check_mergeable(name: str) -> None:
+    """Refuses to merge what a tuner trains into the weights, where there is nothing to merge or it cannot be.
+
+    Args:
+        name (`str`): of the tuner.
+
+    Raises:
+        InputError: saying why.
+    """
+    tuner = tuner_named(name)
+    if tuner.config_class is None:
+        raise InputError(
+            f"--merge needs an adapter to merge, and the tuner {name} saves the whole model; leave it out, or choose "
+            "another tuner, such as model.tuner=lora."
+        )
+    if tuner.why_unmergeable is not None:
+        raise InputError(
+            f"An adapter of the tuner {name} cannot be merged: {tuner.why_unmergeable}; leave --merge out."
+        )
+
+
+def _evaluate(trainer: FineTuningTrainer, data: TaskData) -> tuple[Scores, dict[str, Scores]]:
+    """The loss and the task's metrics on validation and test, and there the metrics of each exit if there are any."""
+    metrics, exits = {}, {}
     # The prefixes under which trackers have a curve of the validation and one of the test
     for split, prefix in (("validation", "eval"), ("test", "test")):
         if split in data.splits:
             values = trainer.evaluate(data.splits[split], metric_key_prefix=prefix)
-            metrics[split] = {name: values[f"{prefix}_{name}"] for name in kept}
-    return metrics
+            metrics[split] = {name: values[f"{prefix}_{name}"] for name in (*data.metrics, "loss")}
+            if isinstance(trainer, ExitTrainer):
+                exits[split] = trainer.scores_by_layer(values, prefix)
+    return metrics, exits
 
 
 def _save(
     result: FineTuned, run: FineTuningRun, model: PreTrainedModel | AdaptedModel, data: TaskData, merge: bool
 ) -> None:
     """Write what a finished run leaves behind."""
+    if run.model.tuner == "prefix":
+        drop_reparametrisation(model)
     model.save_pretrained(result.folder)
     data.processor.save_pretrained(result.folder)
     save_run_file(result.folder, run)
@@ -110,7 +159,9 @@ def _save(
         **data.facts,
         "num_trained_parameters": result.num_trained,
         "num_parameters": result.num_parameters,
+        "size_on_disk": result.size_on_disk,
         **result.metrics,
+        **({"exits": result.exits} if result.exits else {}),
     }
     (result.folder / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     if merge:

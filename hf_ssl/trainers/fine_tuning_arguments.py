@@ -9,9 +9,9 @@ import torch
 from hf_ssl.data.spec_augment import SpecAugment
 from hf_ssl.errors import InputError, unknown_name
 from hf_ssl.trainers.arguments import ReproducibleTrainingArguments
+from hf_ssl.trainers.exit_arguments import SCHEMES, ExitArguments
 from hf_ssl.trainers.tasks import task_named
-
-TUNERS = ("none", "lora")
+from hf_ssl.tuners.adapting import check_tuner_config
 
 
 @dataclass(kw_only=True)
@@ -21,13 +21,12 @@ class FineTuningModelArguments:
     Args:
         encoder (`str`): folder or Hub name of any transformers encoder, such as `runs/<name>/encoder`.
         task (`str`): one of [`hf_ssl.trainers.tasks.TASKS`].
-        tuner (`str`): `"none"` trains all weights; `"lora"` low-rank updates of some layers (PEFT's, arXiv:2106.09685)
-            and the head, with the encoder's own weights frozen.
-        lora_rank (`int`): r, the rank of the updates.
-        lora_alpha (`float`): α; updates are scaled by α / r.
-        lora_dropout (`float`): of the input of the updates, in [0, 1).
-        lora_targets (`list[str]`, *optional*): names of the layers to adapt; by default those that
-            [`hf_ssl.tuners.lora_targets`] has for the encoder's family.
+        tuner (`str`): one of [`hf_ssl.tuners.methods.TUNERS`]. `"none"` trains all weights; `"head"`, `"bitfit"` and
+            `"layer_norm"` a few of them; all others put an adapter into the encoder, whose own weights are frozen,
+            such as `"lora"` (rank 8, α 16). The head is trained in any case.
+        tuner_config (`dict`, *optional*): fields of the tuner's config, as PEFT (or hf_ssl) names them, such as `r`,
+            `lora_alpha`, `lora_dropout`, or in `target_modules` the names of the layers to adapt; by default those
+            of the encoder's family.
         freeze_feature_encoder (`bool`): keep the convolutions of a waveform encoder as they are, as wav2vec 2.0 does
             (arXiv:2006.11477, section 4.3).
         mask_time_prob (`float`): latent SpecAugment of speech, in training ([`hf_ssl.data.spec_augment`]): share of
@@ -38,30 +37,31 @@ class FineTuningModelArguments:
         mask_channel_length (`int`): channels a span.
         encoder_config (`dict`, *optional*): fields of the encoder's config that are other in fine-tuning, such as
             `layerdrop` and `activation_dropout`.
+        exits (`dict`, *optional*): fields of [`ExitArguments`]: the model then has exits after some of its layers.
     """
 
     encoder: str
     task: str
     tuner: str = "none"
-    lora_rank: int = 8
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.0
-    lora_targets: list[str] | None = None
+    tuner_config: dict[str, Any] | None = None
     freeze_feature_encoder: bool = True
     mask_time_prob: float = 0.0
     mask_time_length: int = 10
     mask_channel_prob: float = 0.0
     mask_channel_length: int = 64
     encoder_config: dict[str, Any] | None = None
+    exits: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         task_named(self.task)
-        if self.tuner not in TUNERS:
-            raise unknown_name("tuner (model.tuner)", self.tuner, TUNERS)
-        if self.lora_rank < 1:
-            raise InputError(f"model.lora_rank is {self.lora_rank}; the rank of an update is at least 1.")
-        if not 0 <= self.lora_dropout < 1:
-            raise InputError(f"model.lora_dropout is {self.lora_dropout}; give a share in [0, 1).")
+        if self.exits is not None:
+            ExitArguments.of(self.exits)
+            if self.tuner == "prompt":
+                raise InputError(
+                    "A shallow prompt goes with a whole batch, from which no row can leave at an exit; choose "
+                    "model.tuner=deep_prompt, or leave model.exits out."
+                )
+        check_tuner_config(self.tuner, self.tuner_config or {})
         for name in ("mask_time_prob", "mask_channel_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"model.{name} is {getattr(self, name)}; give a share between 0 and 1.")
@@ -93,12 +93,17 @@ class FineTuningArguments(ReproducibleTrainingArguments):
     Args:
         freeze_encoder_steps (`int`): optimiser steps for which only the head learns: no gradient is computed of the
             encoder, adapters and the pooler of a text encoder included (fairseq's `freeze_finetune_updates`).
+        exit_scheme (`str`, *optional*): how the exits of `model.exits` are trained, one of
+            [`hf_ssl.trainers.exit_arguments.SCHEMES`]; by default `"joint"`.
+        exit_learning_rate (`float`, *optional*): of the second stage of a scheme that has two; by default the first's.
     """
 
     output_dir: str = "runs/finetuned"
     run_name: str | None = None
     warmup_steps: float = 0.1
     freeze_encoder_steps: int = 0
+    exit_scheme: str | None = None
+    exit_learning_rate: float | None = None
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
 
     def __post_init__(self) -> None:
@@ -108,6 +113,14 @@ class FineTuningArguments(ReproducibleTrainingArguments):
             raise InputError(
                 "training.freeze_encoder_steps leaves parameters without gradient, which "
                 "training.ddp_find_unused_parameters=false does not allow; leave that out."
+            )
+        if self.exit_scheme is not None and self.exit_scheme not in SCHEMES:
+            raise unknown_name("scheme (training.exit_scheme)", self.exit_scheme, SCHEMES)
+        if self.exit_learning_rate is not None and len(SCHEMES[self.exit_scheme or "joint"]) == 1:
+            staged = " or ".join(name for name, stages in SCHEMES.items() if len(stages) > 1)
+            raise InputError(
+                "training.exit_learning_rate is of a second stage; leave it out, or choose training.exit_scheme="
+                f"{staged}."
             )
         if self.run_name is None:
             # Trackers close at the end of the training; under a name, the final scores join the run that was closed.

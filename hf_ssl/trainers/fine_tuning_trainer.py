@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 
 import torch
+from peft import AdaLoraModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -16,6 +17,7 @@ from hf_ssl.modeling.blocks.frames import IGNORED
 from hf_ssl.modeling.blocks.front_end import frames_of_inputs
 from hf_ssl.modeling.blocks.gradient import without_gradient
 from hf_ssl.modeling.blocks.waveform import masked_channels, masked_frames
+from hf_ssl.trainers.adalora import AdaLoraBudget
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningArguments
 from hf_ssl.trainers.reproducible import ReproducibleTrainer
 from hf_ssl.trainers.scoring import make_scorer
@@ -62,6 +64,8 @@ class FineTuningTrainer(ReproducibleTrainer):
         )
         self.data = data
         self.is_ctc = task == "ctc"
+        if isinstance(model, AdaptedModel) and isinstance(model.base_model, AdaLoraModel):
+            self.add_callback(AdaLoraBudget(model.base_model))
         # Only for a model that is said to take it does the trainer count the labels of an optimiser step.
         self.model_accepts_loss_kwargs = True
 
@@ -98,7 +102,7 @@ class FineTuningTrainer(ReproducibleTrainer):
         """
         count = (inputs["labels"] != IGNORED).sum()
         with self._encoder_in_training(inputs):
-            loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+            loss, outputs = self.task_loss(model, inputs)
         total = loss if self.is_ctc else loss * count
         if num_items_in_batch is None:
             loss = total / count
@@ -106,6 +110,10 @@ class FineTuningTrainer(ReproducibleTrainer):
             # The count is over all ranks, while their gradients are averaged.
             loss = total / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def task_loss(self, model: nn.Module, inputs: Batch) -> tuple[Tensor, ModelOutput]:
+        """The model's own loss: the mean over the labels of the micro-batch; of CTC the sum over its recordings."""
+        return super().compute_loss(model, inputs, return_outputs=True)
 
     def _encoder_in_training(self, inputs: Batch) -> ExitStack:
         """The encoder with this batch's masks, which are taken out of it, and without gradient while it is frozen."""
@@ -124,9 +132,14 @@ class FineTuningTrainer(ReproducibleTrainer):
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if prediction_loss_only:
             return loss, None, None
-        predictions = (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+        predictions = self.classes(logits)
         if self.is_ctc and "attention_mask" in inputs:
             lengths = frames_of_inputs(encoder_of(self.model).config, inputs["attention_mask"].sum(dim=1))
             frames = torch.arange(predictions.shape[1], device=predictions.device)
-            predictions = predictions.masked_fill(frames >= lengths[:, None], IGNORED)
+            is_padding = (frames >= lengths[:, None]).view(*predictions.shape[:2], *(1,) * (predictions.dim() - 2))
+            predictions = predictions.masked_fill(is_padding, IGNORED)
         return loss, predictions, labels
+
+    def classes(self, logits: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """The most probable class of each item (B,), word or frame (B, T), of what the model gives."""
+        return (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)

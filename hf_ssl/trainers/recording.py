@@ -16,6 +16,7 @@ NAMES = (
     ("model", "from_encoder"),
     ("model", "from_pretraining"),
     ("model", "encoder"),
+    ("model", "teacher"),
     ("clustering", "features"),
     ("unlabelled", "path"),
 )

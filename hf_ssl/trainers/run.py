@@ -92,9 +92,36 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
         data = _prepare_data(run, row)
     set_seed(training.seed)
     model = make_model(row, run.model, data.config_updates)
+    train_and_save(run, model, data, row.modality, checkpoint=checkpoint, command=command)
+    return output
+
+
+def train_and_save(
+    run: PreTrainingRun,
+    model: SSLPreTrainedModel,
+    data: PreparedData,
+    modality: str,
+    *,
+    checkpoint: str | None,
+    command: str,
+) -> None:
+    """Train a model on data and leave behind what [`pretrain`] says.
+
+    Args:
+        run ([`PreTrainingRun`]): what was asked for.
+        model ([`SSLPreTrainedModel`]): made of it.
+        data ([`PreparedData`]): prepared for it.
+        modality (`str`): of the data.
+        checkpoint (`str`, *optional*): to resume from.
+        command (`str`): the command line, for the card.
+
+    Raises:
+        InputError: for a checkpoint of another model, or a validation loss without validation data.
+    """
+    output = Path(run.training.output_dir)
     if checkpoint is not None:
         check_same_model(checkpoint, model.config)
-    trainer = _make_trainer(run, row, model, data)
+    trainer = _make_trainer(run, modality, model, data)
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     if trainer.is_world_process_zero():
@@ -107,7 +134,6 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
         encoder = output / "encoder"
         logger.info("The encoder is in %s. To load it:\n\n%s\n", encoder, loading_lines(encoder, str(encoder)))
     trainer.accelerator.wait_for_everyone()
-    return output
 
 
 def _prepare_data(run: PreTrainingRun, row: Objective) -> PreparedData:
@@ -119,7 +145,7 @@ def _prepare_data(run: PreTrainingRun, row: Objective) -> PreparedData:
     return PREPARE[row.modality](run.data, **options)
 
 
-def _make_trainer(run: PreTrainingRun, row: Objective, model: SSLPreTrainedModel, data: PreparedData) -> SSLTrainer:
+def _make_trainer(run: PreTrainingRun, modality: str, model: SSLPreTrainedModel, data: PreparedData) -> SSLTrainer:
     """The trainer with the objective's draw in its collator and, where the data have a label, the online probe."""
     evaluates = run.training.eval_strategy != IntervalStrategy.NO
     if evaluates and data.validation is None:
@@ -140,7 +166,7 @@ def _make_trainer(run: PreTrainingRun, row: Objective, model: SSLPreTrainedModel
         batch_transform=data.batch_transform,
     )
     if evaluates and run.data.label_column is not None:
-        trainer.add_callback(online_probe(trainer, run.data, row.modality, data.processor))
+        trainer.add_callback(online_probe(trainer, run.data, modality, data.processor))
     return trainer
 
 

@@ -127,7 +127,7 @@ def _transcripts(model: FineTuningModelArguments, data: DataArguments) -> TaskDa
         )
     extractor = load_preprocessor(model.encoder, "speech")
     form = TranscriptForm(unit=data.text_unit, normalise=data.normalise_text)
-    splits = _alignable_splits(replace(data, sampling_rate=extractor.sampling_rate), form, config, extractor)
+    splits = alignable_splits(replace(data, sampling_rate=extractor.sampling_rate), form, config, extractor)
     tokenizer = form.tokenizer(splits["train"]["text"])
     return TaskData(
         splits,
@@ -148,7 +148,7 @@ def _transcripts(model: FineTuningModelArguments, data: DataArguments) -> TaskDa
     )
 
 
-def _alignable_splits(
+def alignable_splits(
     data: SpeechDataArguments, form: TranscriptForm, config: PreTrainedConfig, extractor: SpeechProcessor
 ) -> DatasetDict:
     """The recordings that CTC can learn, with their cleaned transcripts; columns `audio`, `text` and `length`."""

@@ -7,20 +7,23 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_ssl.errors import InputError, unknown_name
 from hf_ssl.evaluation.encoders import load_encoder_config
-from hf_ssl.evaluation.load_report import no_load_report
+from hf_ssl.modeling.blocks.load_report import no_load_report
 from hf_ssl.modeling.blocks.waveform import ENCODER_MASK_TIME_PROB
 from hf_ssl.modeling.speech.encoder_ctc import EncoderForCTCConfig
 from hf_ssl.trainers.build import own_fields
+from hf_ssl.trainers.exit_arguments import ExitArguments
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
 from hf_ssl.trainers.tasks import Task, task_named
-from hf_ssl.tuners.lora_targets import lora_targets
+from hf_ssl.tuners.adapting import adapter_config
+from hf_ssl.tuners.freezing import head_parameters
+from hf_ssl.tuners.methods import tuner_named
 
 logger = logging.getLogger(__name__)
 
@@ -59,19 +62,29 @@ def make_task_model(
     task = task_named(arguments.task)
     config = load_encoder_config(arguments.encoder)
     _change_config(config, arguments)
-    if arguments.task == "ctc" and not _is_known(config, task):
+    if arguments.exits is not None:
+        config = ExitArguments.of(arguments.exits).config(config)
+    elif arguments.task == "ctc" and not _is_known(config, task):
         config = EncoderForCTCConfig(encoder_config=config)
     config.update({"finetuning_task": arguments.task, **config_updates})
-    if arguments.tuner == "lora" and getattr(config, "use_weighted_layer_sum", False):
+    tuner = tuner_named(arguments.tuner)
+    adapted = tuner.config_class is not None
+    if adapted and getattr(config, "use_weighted_layer_sum", False):
         logger.info("The head of the adapter reads the last layer, not the weighted sum of all (SUPERB's).")
         config.use_weighted_layer_sum = False
-    model, head_modules = _load(arguments.encoder, task, config)
+    model, head_modules, lost = load_with_head(arguments.encoder, task, config)
+    if lost:
+        raise InputError(
+            f"{arguments.encoder} does not hold the weights of a {config.model_type} encoder ({lost[0]} is missing); "
+            "give a checkpoint that AutoModel.from_pretrained loads whole."
+        )
     if arguments.mask_time_prob > 0 and MASK_EMBEDDING not in dict(model.base_model.named_parameters()):
         raise InputError(
             f"{arguments.encoder} ({config.model_type}) has no mask embedding; leave model.mask_time_prob out."
         )
     model.config.architectures = [type(model).__name__]  # an adapter's folder is else named after the bare encoder
-    adapted = arguments.tuner == "lora"
+    if tuner.freezer is not None:
+        tuner.freezer(model)
     if "feature_extractor" in dict(model.base_model.named_children()) and (
         adapted or arguments.freeze_feature_encoder
     ):
@@ -114,8 +127,17 @@ def _is_known(config: PreTrainedConfig, task: Task) -> bool:
     return type(config) in task.auto_model._model_mapping
 
 
-def _load(encoder: str, task: Task, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str]]:
-    """The model in fp32 and the names of the modules of its head."""
+def load_with_head(encoder: str, task: Task, config: PreTrainedConfig) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """The model in fp32, the names of the modules of its head, and those of weights that its encoder was not given.
+
+    Args:
+        encoder (`str`): folder or Hub name. A head that it has is kept where it is of the size that the config says.
+        task ([`Task`]): for which the head is.
+        config (`PreTrainedConfig`): of the model.
+
+    Raises:
+        InputError: for an encoder that the task has no model of.
+    """
     if not _is_known(config, task):
         raise InputError(
             f"{encoder} is a {config.model_type} encoder, which transformers has no {task.pipeline} model of; choose "
@@ -129,28 +151,27 @@ def _load(encoder: str, task: Task, config: PreTrainedConfig) -> tuple[PreTraine
         )
     inside = f"{model.base_model_prefix}."
     changed = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])} - {inside + MASK_EMBEDDING}
-    lost = [key for key in changed if key.startswith(inside) and ".pooler." not in key]
-    if lost:
-        raise InputError(
-            f"{encoder} does not hold the weights of a {config.model_type} encoder ({sorted(lost)[0]} is missing); "
-            "give a checkpoint that AutoModel.from_pretrained loads whole."
-        )
+    lost = sorted(key for key in changed if key.startswith(inside) and ".pooler." not in key)
     # The pooler belongs to the head, whether or not the checkpoint has one (of an objective of its own, as BERT's).
-    head = {name for name, _ in model.named_parameters() if not name.startswith(inside) or ".pooler." in name}
-    return model, sorted({name.rpartition(".")[0] for name in changed | head})
+    names = head_parameters(model).keys() | changed.difference(lost)
+    return model, sorted({name.rpartition(".")[0] for name in names}), lost
 
 
 def _adapt(model: PreTrainedModel, arguments: FineTuningModelArguments, head_modules: Sequence[str]) -> AdaptedModel:
-    """LoRA in the encoder; the head is trained and saved with it.
+    """The tuner's adapter in the encoder; the head is trained and saved with it.
 
     Batch normalisations too: their running statistics follow the new data whether or not anything is trained.
     """
     norms = [name for name, module in model.base_model.named_modules() if isinstance(module, _BatchNorm)]
-    lora = LoraConfig(
-        r=arguments.lora_rank,
-        lora_alpha=arguments.lora_alpha,
-        lora_dropout=arguments.lora_dropout,
-        target_modules=lora_targets(model, arguments.lora_targets),
-        modules_to_save=[*head_modules, *(f"{model.base_model_prefix}.{name}" for name in norms)],
-    )
-    return AdaptedModel(model, lora)
+    modules_to_save = [*head_modules, *(f"{model.base_model_prefix}.{name}" for name in norms)]
+    config = adapter_config(model, arguments.tuner, arguments.tuner_config or {}, modules_to_save)
+    try:
+        return AdaptedModel(model, config)
+    except InputError:
+        raise
+    except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"The tuner {arguments.tuner} cannot be put into {arguments.encoder} ({reason}); change "
+            "model.tuner_config, or choose another tuner."
+        ) from error

@@ -1,4 +1,4 @@
-"""Which layers of an encoder LoRA adapts: those asked for, or a default for each family of images, speech and text.
+"""Which layers of an encoder LoRA adapts: those asked for, or a default for the family.
 
 Hu et al. 2021, arXiv:2106.09685, section 7.1 and table 5: for a given number of parameters, adapting the query and
 value projections of the attention does best. The names are those of transformers 5 (`q_proj` in ViT, not
@@ -6,7 +6,7 @@ value projections of the attention does best. The names are those of transformer
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -61,6 +61,21 @@ ADAPTED_LAYERS: dict[str, tuple[str, ...]] = {
 }
 
 
+PROJECTIONS = (
+    ("q_proj", "v_proj"),
+    ("query", "value"),
+    ("query_proj", "value_proj"),
+    ("linear_q", "linear_v"),
+    ("q_lin", "v_lin"),
+    ("projection_query", "projection_value"),
+    ("qkv",),
+    ("Wqkv",),
+)
+"""What transformers calls the query and value projections, for families that the table does not have: the first of
+these that an encoder has are adapted. In the table stand those too that are called otherwise or have none.
+"""
+
+
 def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) -> str:
     """The `target_modules` of a `peft.LoraConfig`.
 
@@ -69,7 +84,7 @@ def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) ->
             that encoder (a head, a teacher's copy of the encoder) are never matched, whatever their names, nor is its
             pooler, which is part of the head.
         layers (`Sequence[str]`, *optional*): names of the layers to adapt, e.g. `["q_proj", "k_proj", "v_proj",
-            "o_proj"]`; by default those of `ADAPTED_LAYERS`.
+            "o_proj"]`; by default those of `ADAPTED_LAYERS`, or the encoder's query and value projections.
 
     Returns:
         `str`: a regular expression that the full names of the adapted layers match.
@@ -78,12 +93,12 @@ def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) ->
         InputError: for an encoder without a default, or a name that no linear or convolutional layer of it has.
     """
     encoder = model.base_model
-    names = tuple(layers or _default_layers(encoder))
     adaptable = {
         name.rpartition(".")[2]
         for name, module in encoder.named_modules()
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))
     }
+    names = tuple(layers or _default_layers(encoder.config.model_type, adaptable))
     for name in names:
         if name not in adaptable:
             raise unknown_name(
@@ -93,10 +108,13 @@ def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) ->
     return rf"{prefix}(?!pooler\.)(.*\.)?({'|'.join(map(re.escape, names))})"
 
 
-def _default_layers(encoder: PreTrainedModel) -> tuple[str, ...]:
-    family = encoder.config.model_type
-    if family not in ADAPTED_LAYERS:
-        raise InputError(
-            f"There are no default LoRA targets for a {family} encoder; name layers to adapt in model.lora_targets."
-        )
-    return ADAPTED_LAYERS[family]
+def _default_layers(family: str, adaptable: Collection[str]) -> tuple[str, ...]:
+    if family in ADAPTED_LAYERS:
+        return ADAPTED_LAYERS[family]
+    for names in PROJECTIONS:
+        if all(name in adaptable for name in names):
+            return names
+    raise InputError(
+        f"There are no default LoRA targets for a {family} encoder; name layers to adapt in "
+        "model.tuner_config.target_modules."
+    )

@@ -202,6 +202,26 @@ def test_settings_that_cannot_be(changes, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_merging_needs_an_adapter(encoder, tmp_path, capsys):
-    assert main(command(encoder, tmp_path, "--merge")) == 2
-    assert "--merge needs an adapter" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("tuner", "message"),
+    [
+        ("none", "--merge needs an adapter to merge, and the tuner none saves the whole model"),
+        ("bitfit", "the tuner bitfit saves the whole model"),
+        ("houlsby", "An adapter of the tuner houlsby cannot be merged: there is an activation function in it"),
+        ("prefix", "keys and values that no token has; leave --merge out"),
+        ("deep_prompt", "tokens that the input does not have; leave --merge out"),
+    ],
+)
+def test_merging_needs_an_adapter_that_is_linear(encoder, tmp_path, capsys, tuner, message):
+    assert main(command(encoder, tmp_path, f"model.tuner={tuner}", "--merge")) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_field_of_the_tuner_is_a_setting(encoder, tmp_path, capsys):
+    assert main(command(encoder, tmp_path, "model.tuner=prefix", "model.tuner_config.num_tokens=3")) == 0
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["num_tokens"] == 3
+    size = json.loads((tmp_path / "metrics.json").read_text())["size_on_disk"]
+    assert size == (tmp_path / "adapter_model.safetensors").stat().st_size
+    assert f"{size / 1e6:.2f} MB (the adapter with its head)" in capsys.readouterr().out
+    assert main(command(encoder, tmp_path, "model.tuner=prefix", "model.tuner_config.num_token=3")) == 2
+    assert "did you mean 'num_tokens'" in capsys.readouterr().err

@@ -90,7 +90,9 @@ def test_encoders_of_every_kind_overfit_two_recordings(encoders, spoken, tmp_pat
 @pytest.mark.parametrize("tuner", ["none", "lora"])
 @pytest.mark.parametrize("kind", ["waveform", "group norm", "mel", "parakeet"])
 def test_what_is_saved_is_what_was_trained(encoders, spoken, tmp_path, kind, tuner):
-    model = {"tuner": tuner, **(MASKS if kind != "parakeet" else {"lora_targets": ["q_proj", "v_proj"]})}
+    model = {"tuner": tuner, **(MASKS if kind != "parakeet" else {})}
+    if kind == "parakeet" and tuner == "lora":
+        model["tuner_config"] = {"target_modules": ["q_proj", "v_proj"]}
     run = run_of(encoders[kind], spoken, tmp_path, model=model)
     fine_tune(run, command=COMMAND, merge=tuner == "lora")
     model, processor = load_finetuned(tmp_path)

@@ -251,7 +251,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(cases, tmp_path, task, tuner)
 
     def run(folder: str, max_steps: int = 4) -> FineTuningRun:
         return FineTuningRun(
-            model_arguments(cases, task, tuner=tuner, lora_dropout=0.2),
+            model_arguments(cases, task, tuner=tuner, tuner_config={"lora_dropout": 0.2} if tuner == "lora" else None),
             cases.data(task),
             training(
                 tmp_path / folder,
@@ -390,13 +390,23 @@ def test_a_folder_that_is_no_fine_tuned_model(cases, tmp_path):
     [
         ({"task": "image-clasification"}, "did you mean 'image-classification'"),
         ({"tuner": "lore"}, "did you mean 'lora'"),
-        ({"lora_rank": 0}, "lora_rank is 0"),
-        ({"lora_dropout": 1.0}, "lora_dropout is 1.0"),
+        ({"tuner_config": {"lora_alfa": 8}}, "section model.tuner_config 'lora_alfa'; did you mean 'lora_alpha'"),
+        ({"tuner_config": {"use_dora": True}, "tuner": "dora"}, "section model.tuner_config 'use_dora'"),
+        ({"tuner_config": {"r": "many"}}, "model.tuner_config.r is 'many': input should be a valid integer"),
+        ({"tuner_config": {"r": 0}}, "tuner_config.r is 0; the rank of an update is at least 1"),
+        ({"tuner_config": {"target_r": 0}, "tuner": "adalora"}, "tuner_config.target_r is 0"),
+        ({"tuner_config": {"lora_dropout": 1.0}}, "lora_dropout is 1.0; give a share"),
+        (
+            {"tuner_config": {"num_tokens": 0}, "tuner": "prefix"},
+            "of the tuner prefix cannot be used: num_tokens is 0",
+        ),
+        ({"tuner_config": {"orth_reg_weight": -1.0}, "tuner": "adalora"}, "orth_reg_weight` should be greater"),
+        ({"tuner_config": {"r": 2}, "tuner": "bitfit"}, "the tuner bitfit takes no settings; leave it out"),
     ],
 )
 def test_arguments_that_cannot_be(changes, message):
     with pytest.raises(InputError, match=message):
-        FineTuningModelArguments(**{"encoder": "e", "task": "ctc", **changes})
+        FineTuningModelArguments(**{"encoder": "e", "task": "ctc", "tuner": "lora", **changes})
 
 
 def prepare_and_make(cases, task, data_changes=None, **changes):
@@ -416,7 +426,11 @@ def test_encoders_that_cannot_be_used(cases, tmp_path):
     with pytest.raises(InputError, match="reads neither waveforms nor log-mel frames"):
         prepare_and_make(cases, "ctc", encoder=cases.encoder("text-classification"))
     with pytest.raises(InputError, match="did you mean 'q_proj'"):
-        prepare_and_make(cases, task, lora_targets=["q_prj"])
+        prepare_and_make(cases, task, tuner_config={"target_modules": ["q_prj"]})
+    with pytest.raises(InputError, match=r"did you mean 'q_proj'"):
+        prepare_and_make(cases, task, tuner="ia3", tuner_config={"target_modules": "q_prj"})
+    with pytest.raises(InputError, match=r"The tuner fourierft cannot be put into .*change model\.tuner_config"):
+        prepare_and_make(cases, task, tuner="fourierft", tuner_config={"n_frequency": 10_000})
 
 
 def test_a_run_folder_and_a_pretraining_checkpoint_are_recognised(cases, tmp_path):

@@ -127,7 +127,8 @@ def test_a_run_resumed_at_any_step_equals_an_uninterrupted_one(cases, tmp_path, 
     """Killed while the encoder was frozen, at the step that frees it, and after it; with masks and length batches."""
 
     def run(folder: str, max_steps: int = 4) -> FineTuningRun:
-        model = {"encoder": cases.encoder("ctc"), "task": "ctc", "tuner": tuner, "lora_dropout": 0.2, **MASKS}
+        model = {"encoder": cases.encoder("ctc"), "task": "ctc", "tuner": tuner, **MASKS}
+        model["tuner_config"] = {"lora_dropout": 0.2} if tuner == "lora" else None
         settings = training(
             tmp_path / folder,
             save_strategy="steps",

@@ -83,7 +83,27 @@ def test_unknown_layer_names_the_nearest():
         lora_targets(model, ["q_prj"])
 
 
+FURTHER = {
+    "megatron-bert": (BERT, {"query", "value"}),
+    "roformer": (BERT | {"embedding_size": 16}, {"query", "value"}),
+    "xlm": ({"vocab_size": 40, "emb_dim": 16, "n_layers": 2, "n_heads": 2}, {"q_lin", "v_lin"}),
+    "eurobert": (BERT | {"num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}, {"q_proj", "v_proj"}),
+}
+
+
+@pytest.mark.parametrize("family", FURTHER)
+def test_of_other_families_the_query_and_value_projections_are_found(family):
+    assert family not in ADAPTED_LAYERS
+    fields, names = FURTHER[family]
+    model = AutoModel.from_config(AutoConfig.for_model(family, **fields)).eval()
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=lora_targets(model)))
+    found = {n.split(".lora_B")[0].rpartition(".")[2] for n, _ in adapted.named_parameters() if "lora_B" in n}
+    assert found == names
+    adapted(input_ids=torch.randint(5, 40, (2, 7))).last_hidden_state.square().sum().backward()
+    assert all(p.grad.abs().max() > 0 for n, p in adapted.named_parameters() if "lora_B" in n)
+
+
 def test_family_without_a_default():
     model = AutoModel.from_config(AutoConfig.for_model("fnet", vocab_size=40, hidden_size=16, num_hidden_layers=1))
-    with pytest.raises(InputError, match=r"fnet encoder.*model\.lora_targets"):
+    with pytest.raises(InputError, match=r"fnet encoder.*model\.tuner_config\.target_modules"):
         lora_targets(model)

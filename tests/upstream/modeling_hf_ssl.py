@@ -1,4 +1,7 @@
-"""`ModelTesterMixin` on every objective and own encoder; `run.py` puts this file among transformers' tests."""
+"""`ModelTesterMixin` on every objective, own encoder and model with exits.
+
+`run.py` puts this file among transformers' tests.
+"""
 
 import unittest
 
@@ -6,7 +9,7 @@ import hf_ssl  # noqa: F401 - registers the classes
 
 from ...test_configuration_common import ConfigTester  # noqa: TID252 - where transformers' tests lie
 from ...test_modeling_common import ModelTesterMixin  # noqa: TID252
-from .tiny import OWN_ENCODERS, TINY
+from .tiny import OWN_ENCODERS, TINY, WITH_EXITS, with_exits
 
 
 class Tester:
@@ -44,6 +47,22 @@ class EncoderTester(Tester):
         config, batch = super().prepare_config_and_inputs_for_common()
         unused = config.encoder_config.to_dict()  # a model on it would have chosen its attention
         return type(config.encoder_config).from_dict(unused), {"input_values": batch["input_values"]}
+
+
+class ExitTester(Tester):
+    """The same of a model with exits, from a row of `tests.tiny.WITH_EXITS`."""
+
+    def __init__(self, parent: unittest.TestCase, model_class: type) -> None:
+        self.parent, self.model_class = parent, model_class
+        model, self.batch = with_exits(model_class)
+        self.batch_size = len(self.batch["labels"])
+        encoder = model.config.encoder_config
+        self.num_hidden_layers, self.hidden_size = encoder.num_hidden_layers, encoder.hidden_size
+        self.seq_length = model(**self.batch, output_hidden_states=True).hidden_states[0].shape[1]
+
+    def prepare_config_and_inputs_for_common(self):
+        model, batch = with_exits(self.model_class)
+        return model.config, batch
 
 
 class ObjectiveTest(ModelTesterMixin):
@@ -96,10 +115,38 @@ class EncoderTest(ModelTesterMixin):
         ConfigTester(self, config_class=type(config), has_text_modality=False).run_common_tests()
 
 
+class ExitTest(ModelTesterMixin):
+    """The mixin's tests of a model with exits."""
+
+    model_class: type
+    _is_composite = True
+    test_resize_embeddings = False
+    has_attentions = False
+
+    def setUp(self) -> None:
+        self.model_tester = ExitTester(self, self.model_class)
+        self.all_model_classes = (self.model_class,)
+
+    @unittest.skip("a bare encoder's checkpoint has the encoder's config, and loads with one of ours beside it")
+    def test_correct_missing_keys(self) -> None: ...
+
+    def test_model_get_set_embeddings(self) -> None:
+        if "input_ids" not in self.model_tester.batch:
+            self.skipTest("only text has an embedding table")
+        super().test_model_get_set_embeddings()
+
+    def test_config(self) -> None:
+        config, _ = self.model_tester.prepare_config_and_inputs_for_common()
+        ConfigTester(self, config_class=type(config), has_text_modality=False).run_common_tests()
+
+
 for _name in TINY:
     _class = type(f"{_name.title()}Test", (ObjectiveTest, unittest.TestCase), {"name": _name})
     globals()[_class.__name__] = _class
 for _name in OWN_ENCODERS:
     _class = type(f"{_name.title()}EncoderTest", (EncoderTest, unittest.TestCase), {"name": _name})
+    globals()[_class.__name__] = _class
+for _model_class in WITH_EXITS:
+    _class = type(f"{_model_class.__name__}Test", (ExitTest, unittest.TestCase), {"model_class": _model_class})
     globals()[_class.__name__] = _class
 del _class

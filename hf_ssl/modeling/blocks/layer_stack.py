@@ -1,7 +1,7 @@
 """The layers of an encoder, one after the other, wherever its architecture keeps them."""
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_ssl.errors import InputError
 
@@ -31,9 +31,9 @@ def layer_stack_name(encoder: PreTrainedModel) -> str:
         InputError: for an encoder whose layers are not to be found.
     """
     config = encoder.config
-    fields = config.to_dict()
+    fields = vars(config)
     if "depths" in fields:
-        length = len(fields["depths"])
+        length = len(config.depths)
     elif "num_hidden_groups" in fields:
         length = config.num_hidden_groups
     else:
@@ -46,3 +46,8 @@ def layer_stack_name(encoder: PreTrainedModel) -> str:
         f"The layers of a {encoder.config.model_type} encoder were not found; use an encoder of transformers that "
         "keeps them in one list."
     )
+
+
+def num_layers(encoder_config: PreTrainedConfig) -> int:
+    """How many layers the encoder runs, one after the other; of a hierarchical one, stages."""
+    return len(encoder_config.depths) if "depths" in vars(encoder_config) else encoder_config.num_hidden_layers

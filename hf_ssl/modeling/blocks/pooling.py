@@ -19,10 +19,15 @@ def check_pooling(pooling: str) -> None:
         raise unknown_name("pooling", pooling, POOLINGS)
 
 
+def has_class_token(encoder: PreTrainedModel) -> bool:
+    """Whether an encoder has a class token at the first position, as every encoder of text does."""
+    reads_text = encoder.main_input_name == "input_ids"
+    return reads_text or any(name.endswith(CLASS_TOKENS) for name, _ in encoder.named_parameters())
+
+
 def check_class_token(encoder: PreTrainedModel) -> None:
     """Raise `InputError` for an encoder without a class token at the first position."""
-    reads_text = encoder.main_input_name == "input_ids"
-    if not reads_text and not any(name.endswith(CLASS_TOKENS) for name, _ in encoder.named_parameters()):
+    if not has_class_token(encoder):
         raise InputError(
             f"The encoder '{encoder.config.model_type}' has no class token to pool by; give the pooling 'mean'."
         )

@@ -19,7 +19,7 @@ from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import pool
 from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.token_masking import choose_words
+from hf_ssl.modeling.blocks.token_masking import mask_tokens
 
 PUBLISHED_MASK_TOKEN_ID = 103
 IGNORED = -100
@@ -214,30 +214,17 @@ class BertPreTrainingModel(SSLPreTrainedModel):
             `dict[str, Tensor]`: the batch with corrupted `input_ids` and with `labels` (B, T), the original tokens at
             the positions to predict and -100 elsewhere; without the two columns that only the drawing needs.
         """
-        batch = dict(batch)
-        input_ids, real = batch["input_ids"], batch["attention_mask"].bool()
-        maskable, word_starts = ~batch.pop("special_tokens_mask").bool(), batch.pop("word_starts").bool()
-        lengths = real.sum(dim=1)
-
-        # Drawn for the real tokens only: what a row gets does not depend on how far its batch is padded.
-        rows = list(zip(lengths.tolist(), generators, strict=True))
-        noise = torch.zeros(*input_ids.shape, 2)
-        noise[real] = torch.cat([torch.rand(length, 2, generator=generator) for length, generator in rows])
-        vocab_size = config.encoder_config.vocab_size
-        random_ids = torch.zeros_like(input_ids)
-        random_ids[real] = torch.cat([torch.randint(vocab_size, (n,), generator=g) for n, g in rows])
-
-        # As in the reference, the share is of all tokens of the sequence, special ones included.
-        budget = (lengths * config.mlm_probability).round().long()
-        budget = budget.clamp(min=1, max=config.max_predictions_per_sequence)
-        starts = word_starts & maskable if config.whole_word_mask else maskable
-        masked = choose_words(noise[..., 0], starts, maskable, budget)
-        hidden = masked & (noise[..., 1] < config.mask_token_share)
-        replaced = masked & ~hidden & (noise[..., 1] < config.mask_token_share + config.random_token_share)
-
-        batch["labels"] = input_ids.masked_fill(~masked, IGNORED)
-        batch["input_ids"] = torch.where(replaced, random_ids, input_ids.masked_fill(hidden, config.mask_token_id))
-        return batch
+        return mask_tokens(
+            batch,
+            generators,
+            share=config.mlm_probability,
+            mask_token_id=config.mask_token_id,
+            vocab_size=config.encoder_config.vocab_size,
+            mask_token_share=config.mask_token_share,
+            random_token_share=config.random_token_share,
+            most=config.max_predictions_per_sequence,
+            whole_words=config.whole_word_mask,
+        )
 
     @staticmethod
     def count_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:

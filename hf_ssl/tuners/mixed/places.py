@@ -1,0 +1,99 @@
+"""The places of an adapter's weights in a model, some of whose layers are mixed already."""
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_ssl.tuners.bottleneck import BottleneckLayer
+from hf_ssl.tuners.bottleneck.layer import bottleneck_layer
+from hf_ssl.tuners.bottleneck.targets import feed_forward_input
+from hf_ssl.tuners.mixed.layers import (
+    LowRank,
+    MixedBottleneck,
+    MixedLayerNorm,
+    MixedLinear,
+    MixedLoRA,
+    Squeezed,
+    Whole,
+)
+
+Piece = LowRank | Whole | Squeezed
+MixedLayer = MixedLoRA | MixedLinear | MixedLayerNorm | MixedBottleneck
+
+
+def path_of(model: PreTrainedModel, name: str, innermost: bool = True) -> str | None:
+    """Where the layer is now that has this name in the plain model; `None` if there is none.
+
+    Args:
+        model (`PreTrainedModel`): with bottleneck adapters around some layers.
+        name (`str`): in the plain model.
+        innermost (`bool`): the layer itself, not what stands around it.
+    """
+    module: nn.Module = model
+    path: list[str] = []
+    for part in name.split("."):
+        while isinstance(module, BottleneckLayer):
+            module = module.base_layer
+            path.append("base_layer")
+        children = dict(module.named_children())
+        if part not in children:
+            return None
+        module = children[part]
+        path.append(part)
+    while innermost and isinstance(module, BottleneckLayer):
+        module = module.base_layer
+        path.append("base_layer")
+    return ".".join(path)
+
+
+def plain_layer(model: PreTrainedModel, name: str) -> nn.Module | None:
+    """The layer that has this name in the plain model, as it is without any adapter; `None` if there is none."""
+    path = path_of(model, name)
+    if path is None:
+        return None
+    layer = model.get_submodule(path)
+    while isinstance(layer, MixedLoRA | MixedLinear | MixedLayerNorm):
+        layer = layer.base
+    return layer
+
+
+def install(model: PreTrainedModel, name: str, piece: Piece, num_slots: int) -> MixedLayer:
+    """Put the mixed layer for such a piece in its place, with nothing in its slots yet.
+
+    Args:
+        model (`PreTrainedModel`): is changed.
+        name (`str`): of the layer in the plain model.
+        piece ([`Piece`]): of the adapter that is the first to have one of this kind there.
+        num_slots (`int`): how many slots there are already.
+    """
+    path = path_of(model, name, innermost=not isinstance(piece, Squeezed))
+    assert path is not None
+    if isinstance(piece, Squeezed):
+        return _install_bottleneck(model, name, path, piece, num_slots)
+    layer: Any = model.get_submodule(path)
+    mixed: MixedLayer
+    if isinstance(piece, LowRank):
+        mixed = MixedLoRA(layer, num_slots)
+    else:
+        mixed = (MixedLayerNorm if isinstance(layer, nn.LayerNorm) else MixedLinear)(layer, num_slots)
+    model.set_submodule(path, mixed)
+    return mixed
+
+
+def _install_bottleneck(
+    model: PreTrainedModel, name: str, path: str, piece: Squeezed, num_slots: int
+) -> MixedBottleneck:
+    around = model.get_submodule(path)
+    if not isinstance(around, BottleneckLayer):
+        plain, within = plain_layer(model, name), around
+        assert plain is not None
+        around = bottleneck_layer(plain, name)
+        around.base_layer = within
+        model.set_submodule(path, around)
+    if piece.variant == "parallel":
+        around.read_input_of(feed_forward_input(model, name))
+    mixed = MixedBottleneck(around.width, piece.activation, next(around.base_layer.parameters()), num_slots)
+    around.bottleneck_adapter[piece.kind], around.bottleneck_variant[piece.kind] = mixed, piece.variant
+    around.set_adapter(list(around.bottleneck_adapter), inference_mode=True)
+    return mixed
