@@ -61,8 +61,9 @@ def measure(task: str, output: Path, quick: bool) -> dict:
         settings |= {"training.max_steps": "3", "data.max_train_items": "200"}
         settings["training.output_dir"] = "{output}/quick_{task}"
     overrides = [f"{key}={value.format(output=output, task=task)}" for key, value in settings.items()]
-    rates = LEARNING_RATES[:1] if quick else LEARNING_RATES
-    command("hf-ssl", "sweep", *overrides, "--tuners", *TUNERS, "--seeds", *SEEDS, "--learning-rates", *rates)
+    few = slice(2) if quick else slice(None)
+    compared = ["--tuners", *TUNERS[few], "--seeds", *SEEDS[few], "--learning-rates", *LEARNING_RATES[few]]
+    command("hf-ssl", "sweep", *overrides, *compared)
     folder = Path(settings["training.output_dir"].format(output=output, task=task))
     if not quick:
         (CARD.parent / "figures").mkdir(exist_ok=True)

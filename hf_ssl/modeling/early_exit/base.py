@@ -102,11 +102,13 @@ class EarlyExitModel(PreTrainedModel):
         return self._run_until_certain(inputs)
 
     def _run_to_the_end(self, inputs: Inputs, labels: Tensor | None) -> EarlyExitOutput:
-        hidden_states, outputs = run_to_the_end(self.backbone, self.exit_layers, inputs)
-        masks = [self.mask_of(hidden, inputs) for hidden in hidden_states]
-        read = [head(hidden, mask) for head, hidden, mask in zip(self.exits, hidden_states, masks, strict=True)]
-        logits = [of_exit for _, of_exit in read]
-        errors = None if self.wrongness is None else [self.wrongness(features) for features, _ in read]
+        def read(place: int, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            mask = self.mask_of(hidden, inputs)
+            return *self.exits[place](hidden, mask), mask
+
+        readings, outputs = run_to_the_end(self.backbone, self.exit_layers, inputs, read)
+        logits, masks = [of_exit for _, of_exit, _ in readings], [mask for _, _, mask in readings]
+        errors = None if self.wrongness is None else [self.wrongness(features) for features, _, _ in readings]
         loss = None
         if labels is not None:
             weighted = zip(self.config.weights, logits, strict=True)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -12,6 +13,9 @@ from hf_ssl.modeling.blocks.layer_stack import layer_stack, num_layers
 Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 Changed: TypeAlias = Arguments | None
 """What a layer gets instead of its arguments; `None`: its arguments."""
+
+
+Reading = TypeVar("Reading")
 
 
 @contextmanager
@@ -46,27 +50,40 @@ def hidden_states_of(arguments: Arguments) -> Tensor:
     return args[0] if args else next(iter(kwargs.values()))
 
 
-def run_to_the_end(encoder: PreTrainedModel, layers: list[int], inputs: dict[str, Any]) -> tuple[list[Tensor], Any]:
-    """A pass through the whole encoder.
+def run_to_the_end(
+    encoder: PreTrainedModel, layers: list[int], inputs: dict[str, Any], read: Callable[[int, Tensor], Reading]
+) -> tuple[list[Reading], Any]:
+    """A pass through the whole encoder, whose hidden states are read after some layers.
 
     The hidden states after a layer are what the next one is given, and not what the layer returned: DeBERTa-v2 adds a
     convolution to its first layer's. Where LayerDrop has left out all later ones, they are the encoder's output.
+
+    Without gradient they are read as soon as they are there, and not kept: the memory of a layer serves the next one.
+    With it they are read in the end, outside of what gradient checkpointing runs twice.
 
     Args:
         encoder (`PreTrainedModel`): the encoder.
         layers (`list[int]`): numbers of layers, counted from 1, rising, the last layer at their end.
         inputs (`dict[str, Any]`): of the encoder.
+        read (`Callable[[int, Tensor], Reading]`): of the place in `layers` and the hidden states.
 
     Returns:
-        the hidden states after those layers, the last of them the encoder's output; and all that the encoder returned.
+        what was read after those layers, after the last of them of the encoder's output; and all that the encoder
+        returned.
     """
-    hidden: dict[int, Tensor] = {}
+    at_once = not torch.is_grad_enabled()
+    found: dict[int, Any] = {}
 
     def keep(depth: int, arguments: Arguments) -> None:
-        for layer in layers:
-            if layer <= depth and layer not in hidden:
-                hidden[layer] = hidden_states_of(arguments)
+        for place, layer in enumerate(layers):
+            if layer <= depth and place not in found:
+                hidden = hidden_states_of(arguments)
+                found[place] = read(place, hidden) if at_once else hidden
 
     with before_layers(encoder, keep):
         outputs = encoder(**inputs)
-    return [hidden.get(layer, outputs.last_hidden_state) for layer in layers], outputs
+    readings = []
+    for place in range(len(layers)):
+        is_read = at_once and place in found
+        readings.append(found[place] if is_read else read(place, found.get(place, outputs.last_hidden_state)))
+    return readings, outputs
