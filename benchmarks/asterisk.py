@@ -9,6 +9,7 @@ Debian's packages of them (version 1.6.1-1, checked by SHA-256, 100 MB) are down
     en_10min/    the same validation and test, and about 10 minutes of train
     unlabelled/  all of en's train and the prompts without a usable transcript, and all prompts in Spanish, French,
                  Italian and Russian: for pretraining; validation is en's
+    en_rest/     the English of unlabelled/ that en_10min has no transcript of: for self-training
     text/        the transcripts of each train split and of validation, a sentence a line: for language models
 
 All the English there is are 25 minutes, so there is no 60-minute split: `en` is what there is. A sentence is in one
@@ -151,6 +152,9 @@ def fetch(output: Path, packages: Path) -> None:
     write(output / "en", english)
     write(output / "en_10min", {**english, "train": ten_minutes})
     write(output / "unlabelled", {"train": unlabelled, "validation": english["validation"]})
+    labelled = {row["key"] for row in ten_minutes}
+    rest = [row for row in unlabelled if row["language"] == "en" and row["key"] not in labelled]
+    write(output / "en_rest", {"train": rest})
     for name, chosen in (
         ("train", english["train"]),
         ("train_10min", ten_minutes),

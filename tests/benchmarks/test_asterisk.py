@@ -104,6 +104,9 @@ def test_data_sets_are_written_that_can_be_loaded(tmp_path, monkeypatch, capsys)
     tested = {*loaded["en"]["test"]["key"], *loaded["en"]["validation"]["key"]}
     assert keys == {*sentences, "without-transcript"} - tested
     assert len(unlabelled) == 8 + 4 * 12
+    rest = pq.read_table(tmp_path / "en_rest" / "train.parquet").to_pylist()
+    labelled = set(pq.read_table(tmp_path / "en_10min" / "train.parquet").column("key").to_pylist())
+    assert {row["key"] for row in rest} == keys - labelled
     lines = (tmp_path / "text" / "train.txt").read_text(encoding="utf-8").splitlines()
     assert sorted(lines) == sorted(loaded["en"]["train"]["text"])
     assert len(list((tmp_path / "licences").iterdir())) == len(PROMPTS)
