@@ -29,8 +29,8 @@ TUNERS = ["none", "lora", "pfeiffer", "prefix", "deep_prompt", "bitfit", "head"]
 SEEDS = ["11", "12", "13"]
 LEARNING_RATES = ["1e-4", "1e-3", "1e-2"]
 TASKS = {
-    "glosses": {"data.path": "sample:glosses", "data.max_length": "48", "training.max_steps": "300"},
-    "spam": {"data.path": "{output}/spam", "data.max_length": "64", "training.max_steps": "120"},
+    "glosses": {"data.path": "sample:glosses", "data.max_length": "32", "training.max_steps": "300"},
+    "spam": {"data.path": "{output}/spam", "data.max_length": "48", "training.max_steps": "100"},
 }
 """What each task's runs have of their own."""
 COMMON = {
