@@ -6,13 +6,11 @@ Without dropout, so that runs which should be equal can be compared; a test that
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 from transformers import (
     BertConfig,
     Data2VecAudioConfig,
     HubertConfig,
     PreTrainedModel,
-    ViTConfig,
     Wav2Vec2BertConfig,
     Wav2Vec2Config,
     set_seed,
@@ -34,25 +32,7 @@ from hf_ssl.modeling.speech.data2vec_audio import Data2VecAudioForPreTraining, D
 from hf_ssl.modeling.speech.hubert import HubertForPreTraining, HubertPreTrainingConfig
 from hf_ssl.modeling.speech.wav2vec2 import Wav2Vec2PreTrainingConfig, Wav2Vec2PreTrainingModel
 from hf_ssl.modeling.text.bert import BertPreTrainingConfig, BertPreTrainingModel
-from hf_ssl.modeling.vision.simclr import SimCLRConfig, SimCLRForPreTraining
-
-Batch = dict[str, Tensor]
-
-NUM_ROWS = 8
-
-
-def generators(num_rows: int = NUM_ROWS) -> list[torch.Generator]:
-    """One generator a row, as a collator makes them."""
-    return [item_generator(0, 0, index) for index in range(num_rows)]
-
-
-def simclr() -> tuple[PreTrainedModel, Batch]:
-    set_seed(0)
-    encoder = ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=4
-    )
-    model = SimCLRForPreTraining(SimCLRConfig(encoder_config=encoder, projection_size=16, temperature=0.5))
-    return model, {"pixel_values": torch.randn(NUM_ROWS, 2, 3, 16, 16, generator=item_generator(0, 0, 0))}
+from tests.tiny_vision import NUM_ROWS, VISION, Batch, generators
 
 
 def hubert() -> tuple[PreTrainedModel, Batch]:
@@ -221,7 +201,7 @@ def bert() -> tuple[PreTrainedModel, Batch]:
 
 
 TINY: dict[str, Callable[[], tuple[PreTrainedModel, Batch]]] = {
-    "simclr": simclr,
+    **VISION,
     "hubert": hubert,
     "wav2vec2": wav2vec2,
     "data2vec_audio": data2vec_audio,

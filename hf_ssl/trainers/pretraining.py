@@ -20,8 +20,15 @@ from hf_ssl.trainers.optimizers import make_optimizer
 from hf_ssl.trainers.reproducible import ReproducibleTrainer
 
 
-class AfterOptimizerStep(TrainerCallback):
-    """Lets the objective update what moves once per optimiser step: a teacher, a queue, a centre."""
+class OptimizerSteps(TrainerCallback):
+    """Lets the objective change the gradient of an optimiser step, and update what moves once per step: a teacher, a
+    queue, a centre.
+    """
+
+    def on_pre_optimizer_step(  # noqa: D102 - the trainer's event
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        kwargs["model"].before_optimizer_step(state.global_step / state.max_steps)
 
     def on_step_end(  # noqa: D102 - the trainer's event
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -78,7 +85,7 @@ class SSLTrainer(ReproducibleTrainer):
         self.lengths, self.repeats = lengths, repeats
         self.batch_transform = batch_transform
         # First of all callbacks: what evaluates or saves at the end of a step sees the step finished.
-        self.callback_handler.callbacks.insert(0, AfterOptimizerStep())
+        self.callback_handler.callbacks.insert(0, OptimizerSteps())
         self.add_callback(CollapseWatch(args.stop_below or {}, args.stop_after_steps))
         self._term_sums: dict[str, Tensor] = {}
         self._diagnostics: dict[str, Tensor] = {}

@@ -54,6 +54,7 @@ def main() -> int:
     module = folder / "tests" / "models" / "hf_ssl" / "test_modeling_hf_ssl.py"
     shutil.copy(Path(__file__).with_name("modeling_hf_ssl.py"), module)
     shutil.copy(ROOT / "tests" / "tiny.py", module.with_name("tiny.py"))
+    shutil.copy(ROOT / "tests" / "tiny_vision.py", folder / "tests")  # as `tiny.py` imports it
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(folder), "-o", "addopts=", "-W", "ignore"]
     return subprocess.run(

@@ -46,6 +46,7 @@ class SSLPreTrainedModel(PreTrainedModel):
     * `draw_inputs`: the random inputs of `forward` (masks, corrupted tokens, negatives), drawn by the data loader;
     * `count_predictions`: over how many predictions each term of the loss is a mean;
     * `synchronise_teacher`: makes a teacher equal to the student, whose weights have just been loaded;
+    * `before_optimizer_step`: what is done to the gradient of an optimiser step (a layer that is frozen at first);
     * `after_optimizer_step`: what happens once per optimiser step (teacher, queue, centre).
     """
 
@@ -156,6 +157,9 @@ class SSLPreTrainedModel(PreTrainedModel):
 
     def synchronise_teacher(self) -> None:
         """Called when the encoder has got its weights from elsewhere: a teacher becomes the student's copy again."""
+
+    def before_optimizer_step(self, progress: float) -> None:
+        """Called when an optimiser step's gradient is complete, with the share of the training that is done."""
 
     def after_optimizer_step(self, progress: float) -> None:
         """Called after each optimiser step with the share of the training that is done, in [0, 1]."""

@@ -4,7 +4,6 @@
 
 from typing import Any
 
-import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
@@ -12,12 +11,18 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.blocks.batch_norm import join_batch_norms
 from hf_ssl.modeling.blocks.contrastive import nt_xent
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_class_token, check_pooling, hidden_size_of, pool
+from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
 from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
 from hf_ssl.modeling.blocks.projection import ProjectionHead
+from hf_ssl.modeling.blocks.views import (
+    EncodedViews,
+    check_views,
+    encode_views,
+    ready_image_encoder,
+    switch_off_own_masking,
+)
 
 
 @strict
@@ -63,8 +68,7 @@ class SimCLRConfig(SSLConfig):
         if self.projection_hidden_size is not None and self.num_projection_layers == 1:
             raise InputError("A projection head of 1 layer has no hidden layer; leave projection_hidden_size out.")
         assert isinstance(self.encoder_config, PreTrainedConfig)
-        if "mask_ratio" in self.encoder_config.to_dict():
-            self.encoder_config.mask_ratio = 0.0  # ViT-MAE's encoder else leaves a random part of the patches out
+        switch_off_own_masking(self.encoder_config)
 
     @property
     def projection_sizes(self) -> list[int]:
@@ -98,17 +102,7 @@ class SimCLRForPreTraining(SSLPreTrainedModel):
 
     def __init__(self, config: SimCLRConfig) -> None:
         super().__init__(config)
-        if self.encoder.main_input_name != "pixel_values":
-            raise InputError(
-                f"The encoder '{self.encoder.config.model_type}' reads {self.encoder.main_input_name}; "
-                "SimCLR needs an image encoder (vit, dinov2, resnet, convnext, swin ...)."
-            )
-        if config.pooling == "cls":
-            check_class_token(self.encoder)
-        for name, parameter in self.encoder.named_parameters():
-            if name.endswith("mask_token"):
-                parameter.requires_grad = False  # DINOv2's, for masked images only
-        join_batch_norms(self.encoder)
+        ready_image_encoder(self.encoder, "SimCLR", config.pooling)
         self.projection_head = ProjectionHead(
             config.projection_sizes,
             batch_norm=config.projection_batch_norm,
@@ -141,15 +135,20 @@ class SimCLRForPreTraining(SSLPreTrainedModel):
         Raises:
             InputError: when `pixel_values` is not two views of each image.
         """
-        if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
-            raise InputError(
-                f"pixel_values has the shape {tuple(pixel_values.shape)}; "
-                "SimCLR takes (batch, 2 views, channels, height, width)."
-            )
-        views = pixel_values.transpose(0, 1).flatten(0, 1)  # (2B, C, H, W): first views of all images, then second
-        views = views.contiguous(memory_format=torch.channels_last)  # the layout in which convolutions are fastest
-        encoded = self.encoder(pixel_values=views, **kwargs)
-        h = pool(encoded.last_hidden_state, self.config.pooling)  # (2B, D)
+        encoded = self.embed(pixel_values, **kwargs)
+        output = self.compare(encoded)
+        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
+        return output
+
+    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
+        """The encoder's part, which knows each image by itself: `features` (B, 2, D), h of both views."""
+        check_views(pixel_values, 2, "SimCLR")
+        return encode_views(self.encoder, pixel_values, self.config.pooling, **kwargs)
+
+    def compare(self, encoded: EncodedViews) -> SSLOutput:
+        """The loss of all the images of a batch, from what [`embed`] gave."""
+        assert encoded.features is not None
+        h = encoded.features.transpose(0, 1).flatten(0, 1)  # (2B, D): first views of all images, then second
         z_1, z_2 = self.projection_head(h).chunk(2)  # (B, P) each
         loss, logits, targets = nt_xent(z_1, z_2, self.config.temperature)
         return SSLOutput(
@@ -159,6 +158,4 @@ class SimCLRForPreTraining(SSLPreTrainedModel):
             logits=logits.detach(),
             targets=targets,
             features=h.detach(),
-            hidden_states=encoded.get("hidden_states"),
-            attentions=encoded.get("attentions"),
         )

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_ssl.modeling.blocks.teacher import copy_weights, follow, linear_decay, make_teacher
+from hf_ssl.modeling.blocks.teacher import copy_weights, cosine_decay, follow, freeze, linear_decay, make_teacher
 
 
 def student():
@@ -65,3 +65,21 @@ def test_decay_rises_and_stays(progress, value):
 
 def test_a_decay_without_a_rise_is_constant():
     assert linear_decay(0.0, 0.9, 0.99, share=0.0) == 0.99
+
+
+def test_a_teacher_with_statistics_of_its_own():
+    model = student()
+    teacher = freeze(make_teacher(model), batch_statistics=True)
+    assert [name for name, module in teacher.named_modules() if module.training] == ["1"]
+    model(torch.randn(8, 3))
+    before = [buffer.clone() for buffer in teacher.buffers()]
+    follow(teacher, model, decay=0.0, copy_buffers=False)
+    assert all(torch.equal(old, buffer) for old, buffer in zip(before, teacher.buffers(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), model.parameters(), strict=True))
+    teacher(torch.randn(8, 3))
+    assert not torch.equal(before[0], next(teacher.buffers()))
+
+
+@pytest.mark.parametrize(("progress", "value"), [(0.0, 0.996), (0.5, 0.998), (1.0, 1.0)])
+def test_cosine_decay(progress, value):
+    assert cosine_decay(progress, 0.996) == pytest.approx(value)

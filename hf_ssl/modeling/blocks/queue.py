@@ -1,0 +1,59 @@
+"""A memory of the rows of past steps: MoCo's keys, NNCLR's neighbours, SwAV's features."""
+
+# K rows that are kept, B rows of this process, R processes, D dimensions
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.gather import gather_with_gradient
+
+
+class MemoryQueue(nn.Module):
+    """The last K rows, first in, first out; saved with the model, equal on all processes.
+
+    What a forward pass pushes waits until [`commit`] is called once per optimiser step, so that all micro-batches of
+    a step see the same rows, and a forward pass that is run twice (activation checkpointing) changes nothing.
+
+    Args:
+        size (`int`): K.
+        dim (`int`): D.
+
+    Raises:
+        InputError: for a queue that holds nothing.
+    """
+
+    rows: Tensor
+    pointer: Tensor
+    num_filled: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        if size < 1:
+            raise InputError(f"The queue's size is {size}; give at least 1.")
+        # Random unit vectors until it is full (He et al. 2020, section 3.3: what the queue holds at the start).
+        self.register_buffer("rows", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self.register_buffer("num_filled", torch.zeros((), dtype=torch.long))
+        self.waiting: list[Tensor] = []
+
+    @torch.no_grad()
+    def push(self, rows: Tensor) -> None:
+        """Let rows (B, D) of this process wait for [`commit`]."""
+        self.waiting.append(rows.detach().to(self.rows.dtype))
+        while sum(map(len, self.waiting)) - len(self.waiting[0]) >= len(self.rows):
+            self.waiting.pop(0)  # none of them would stay
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Take in the waiting rows of all processes, over the oldest."""
+        if not self.waiting:
+            return
+        # no gradient is recorded here, so this is a plain gather
+        rows = gather_with_gradient(torch.cat(self.waiting))[-len(self.rows) :]
+        self.waiting.clear()
+        positions = (self.pointer + torch.arange(len(rows), device=rows.device)) % len(self.rows)
+        self.rows[positions] = rows
+        self.pointer.copy_((self.pointer + len(rows)) % len(self.rows))
+        self.num_filled.copy_((self.num_filled + len(rows)).clamp(max=len(self.rows)))
