@@ -1,1 +1,1 @@
-"""Checkpoints of fairseq's speech models, to and from transformers' classes and the objectives of this package."""
+"""Checkpoints of fairseq's speech models and published image backbones, to and from transformers and this package."""

@@ -88,13 +88,16 @@ def convert_from_fairseq(
     )
 
 
-def match_names(weights: Weights, names: Names, set_aside: tuple[str, ...]) -> tuple[Weights, Weights]:
+def match_names(
+    weights: Weights, names: Names, set_aside: tuple[str, ...] = (), explained_by: str = "its settings"
+) -> tuple[Weights, Weights]:
     """Rename weights.
 
     Args:
-        weights (`dict[str, Tensor]`): by fairseq's names.
-        names (`dict[str, str]`): fairseq's name of everything that there has to be → its new name.
+        weights (`dict[str, Tensor]`): by fairseq's or another library's names.
+        names (`dict[str, str]`): that library's name of everything that there has to be → its new name.
         set_aside (`tuple[str, ...]`): beginnings of names that may be there besides.
+        explained_by (`str`): what `names` come from, for the error.
 
     Returns:
         the renamed weights, and those set aside under their own names.
@@ -109,7 +112,7 @@ def match_names(weights: Weights, names: Names, set_aside: tuple[str, ...]) -> t
         if found:
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise InputError(
-                f"The checkpoint {problem} {', '.join(found[:5])}{more}, which its settings do not explain; nothing "
+                f"The checkpoint {problem} {', '.join(found[:5])}{more}, which {explained_by} do not explain; nothing "
                 "was converted."
             )
     return {here: weights[theirs] for theirs, here in names.items()}, aside

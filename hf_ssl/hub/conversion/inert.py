@@ -1,4 +1,4 @@
-"""What fairseq pickled beside its weights, read without running any code: known classes become inert stand-ins."""
+"""What is pickled beside weights, read without running any code: known classes become inert stand-ins."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +14,12 @@ PICKLED_CLASSES: dict[str, tuple[str, ...]] = {
     "omegaconf.listconfig": ("ListConfig",),
     "omegaconf.nodes": ("AnyNode", "BooleanNode", "BytesNode", "EnumNode", "FloatNode", "IntegerNode", "StringNode"),
     # Losses and meters of the training's progress.
-    "numpy": ("dtype",),
-    "numpy.core.multiarray": ("scalar",),
-    "numpy._core.multiarray": ("scalar",),
+    "numpy": ("dtype", "ndarray"),
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),
+    "numpy._core.multiarray": ("_reconstruct", "scalar"),
+    # Folders among the arguments of a training.
+    "pathlib": ("Path", "PosixPath", "PurePosixPath", "WindowsPath"),
+    "pathlib._local": ("Path", "PosixPath", "PurePosixPath", "WindowsPath"),
     "fairseq.data.dictionary": ("Dictionary",),
     "fairseq.data.text_compressor": ("TextCompressionLevel",),
     "fairseq.dataclass.configs": (

@@ -71,7 +71,7 @@ def read_checkpoint(path: str | Path) -> FairseqCheckpoint:
 def load_inert(path: Path) -> Any:
     """Unpickle with [`Inert`] stand-ins for the known classes; nothing else than tensors can be created."""
     if not path.is_file():
-        raise InputError(f"There is no file {path}; give a checkpoint (.pt) of fairseq.")
+        raise InputError(f"There is no file {path}; give a checkpoint (.pt, .pth, .ckpt ...).")
     try:
         with torch.serialization.safe_globals(stand_ins()):
             # Mapped into memory, the optimiser's state is never read; files before PyTorch 1.6 are no zip archives.
@@ -81,8 +81,8 @@ def load_inert(path: Path) -> Any:
         if refused is None:
             raise _unreadable(path, error) from error
         raise InputError(
-            f"{path} pickles {refused[1]}, which no checkpoint of fairseq's speech models needs; nothing of it was "
-            "run, and it is not converted."
+            f"{path} pickles {refused[1]}, which no checkpoint of the kinds that are converted needs; nothing of it "
+            "was run, and it is not converted."
         ) from error
     except Exception as error:  # what damaged bytes make an unpickler raise is open
         raise _unreadable(path, error) from error
@@ -90,7 +90,7 @@ def load_inert(path: Path) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return InputError(f"{path} cannot be read as a checkpoint ({reason}); is it complete, and a .pt of fairseq?")
+    return InputError(f"{path} cannot be read as a checkpoint ({reason}); is it complete, and one that PyTorch saved?")
 
 
 def _flat_weights(path: str | Path, model: dict[str, Any]) -> dict[str, Tensor]:

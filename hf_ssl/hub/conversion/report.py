@@ -15,6 +15,7 @@ class Conversion:
         left_out (`list[str]`): parts of the checkpoint that were not converted, such as the optimiser's state.
         made_up (`list[str]`): weights that the source did not have.
         lacking (`list[str]`): modules that fairseq's model has and the source had not.
+        assumed (`list[str]`): settings that the source does not say, with the values that they were given.
     """
 
     path: Path
@@ -23,3 +24,4 @@ class Conversion:
     left_out: list[str] = field(default_factory=list)
     made_up: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""Published image backbones (torchvision's ResNets, timm's Vision Transformers) ↔ transformers' encoders."""
