@@ -30,11 +30,14 @@ from hf_ssl.modeling.early_exit.models import (
 )
 from hf_ssl.modeling.speech.data2vec2_encoder import Data2Vec2AudioConfig, Data2Vec2AudioModel
 from hf_ssl.modeling.speech.encoder_ctc import EncoderForCTC, EncoderForCTCConfig
+from hf_ssl.modeling.vision.patch_codebook import PatchCodebook, PatchCodebookConfig
 
 __version__ = version("hf-ssl")
 
 AutoConfig.register(Data2Vec2AudioConfig.model_type, Data2Vec2AudioConfig, exist_ok=True)
 AutoModel.register(Data2Vec2AudioConfig, Data2Vec2AudioModel, exist_ok=True)
+AutoConfig.register(PatchCodebookConfig.model_type, PatchCodebookConfig, exist_ok=True)
+AutoModel.register(PatchCodebookConfig, PatchCodebook, exist_ok=True)
 AutoConfig.register(EncoderForCTCConfig.model_type, EncoderForCTCConfig, exist_ok=True)
 AutoModelForCTC.register(EncoderForCTCConfig, EncoderForCTC, exist_ok=True)
 

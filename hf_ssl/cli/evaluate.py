@@ -16,16 +16,17 @@ from hf_ssl.trainers.arguments import SSLTrainingArguments
 from hf_ssl.trainers.measuring import record_evaluation, run_of
 
 DESCRIPTION = """\
-Fit a linear probe and weighted nearest neighbours (k=20, T=0.07) on the frozen features of an encoder, and print their
-scores on the test items beside those of untrained encoders of the same config and of raw features (pixels, log-mel
-statistics, TF-IDF). Penalty and layer are chosen on the validation items. The results of the encoder of a pretraining
-run are also added to that run's metrics.json and card.
+Offline evaluation: fit a linear probe and weighted nearest neighbours (k=20, T=0.07) on the frozen features of a
+finished encoder, and print their scores on the test items beside those of untrained encoders of the same config and of
+raw features (pixels, log-mel statistics, TF-IDF). Penalty and layer are chosen on the validation items. The results of
+the encoder of a pretraining run are also added to that run's metrics.json and card.
 """
 
 EPILOG = """\
 examples:
   hf-ssl evaluate runs/simclr/encoder --data sample:emoji --label category
   hf-ssl evaluate facebook/hubert-base-ls960 --data sample:speech --label language --layers all
+  hf-ssl evaluate runs/mae/encoder --data my_images --label label --train-fraction .01 .1 1 --seeds 0 1 2 3 4
   hf-ssl evaluate ./encoder --data my_images --label label --set data.max_train_items=2000 --output results.json
 """
 
@@ -46,6 +47,23 @@ def add_parser(subparsers: Any) -> None:
         "--layers", type=layers_of, default="last", help="'last' (default), 'all', or numbers such as 0,6,12"
     )
     parser.add_argument("--pooling", choices=POOLINGS, default="mean", help="of the hidden states (default: mean)")
+    parser.add_argument(
+        "--train-fraction",
+        nargs="+",
+        type=float,
+        default=[1.0],
+        metavar="SHARE",
+        help="low-shot: shares of each class whose labels are known, e.g. .01 .1 1; one block of rows each (default: "
+        "1); those of a smaller share are drawn once a seed",
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=seed,
+        default=list(SEEDS),
+        metavar="N",
+        help="of the untrained encoders, and of what is drawn of a share (default: 0 1 2)",
+    )
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="items at once (default: 32)")
     parser.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default: 0)")
     parser.add_argument("--output", metavar="FILE", help="also write everything measured as JSON")
@@ -65,6 +83,13 @@ def positive(text: str) -> int:
     """A number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")
     return int(text)
 
 
@@ -93,7 +118,8 @@ def run(args: argparse.Namespace) -> None:
         processor=processor,
         layers=args.layers,
         pooling=args.pooling,
-        seeds=SEEDS,
+        seeds=args.seeds,
+        train_fractions=args.train_fraction,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from hf_ssl.cli.run_file import build, command_line, read_run, recipe_names
-from hf_ssl.data.arguments import DATA_ARGUMENTS
+from hf_ssl.data.arguments import DATA_ARGUMENTS, DataArguments
 from hf_ssl.errors import InputError
 from hf_ssl.hub.exit_section import exit_scores_table
 from hf_ssl.modeling.early_exit.config import EarlyExitConfig
@@ -39,6 +39,7 @@ examples:
       data.path=words.json data.text_column=tokens data.label_column=tags
   hf-ssl finetune model.encoder=facebook/hubert-base-ls960 model.task=ctc data.path=my_recordings --resume
   hf-ssl finetune model.encoder=facebook/wav2vec2-base model.task=ctc data.path=my_phones data.text_unit=phones
+  hf-ssl finetune finetune_vit_imagenet data.path=my_photos data.train_fraction=0.01  low-shot: 1 % of each class
   hf-ssl finetune my_run.yaml training.report_to=tensorboard
   hf-ssl finetune my_run.yaml model.exits.layers=[2,4,6] training.exit_scheme=two_stage      then: hf-ssl exits --help
 
@@ -128,6 +129,7 @@ def summary(fine_tuning: FineTuningRun, result: FineTuned) -> str:
     share = result.num_trained / result.num_parameters
     lines = [
         f"{fine_tuning.model.task} with {fine_tuning.model.encoder}, tuner {fine_tuning.model.tuner}",
+        f"labelled training items: {result.num_train_items:,}{_fraction(fine_tuning.data)}",
         f"trained parameters: {result.num_trained:,} of {result.num_parameters:,} ({share:.2%})",
         f"size on disk: {result.size_on_disk / 1e6:,.2f} MB ({_saved(fine_tuning.model.tuner)})",
         "",
@@ -138,6 +140,13 @@ def summary(fine_tuning: FineTuningRun, result: FineTuned) -> str:
     if result.exits:
         lines += ["", exit_scores_table(result.exits)]
     return "\n".join([*lines, "", f"Saved in {result.folder}. To use it:", "", *_usage(fine_tuning.model, result)])
+
+
+def _fraction(data: DataArguments) -> str:
+    """Where only a share of the labels is known: which."""
+    if data.train_fraction is None:
+        return ""
+    return f" ({100 * data.train_fraction:.4g} % of each class, seed {data.train_fraction_seed})"
 
 
 def _saved(tuner: str) -> str:

@@ -24,6 +24,10 @@ class DataArguments:
         on_error (`str`): what to do with an item that cannot be read: `"raise"` or `"skip"` (counted and reported).
         num_proc (`int`): processes for the one pass that checks the data.
         max_train_items (`int`, *optional*): use only the first so many training items, at least 1.
+        train_fraction (`float`, *optional*): low-shot fine-tuning and evaluation: the share of the training items, in
+            (0, 1], whose classes are known, drawn class by class; see [`hf_ssl.data.low_shot`]. The others are left
+            out; validation and test stay whole.
+        train_fraction_seed (`int`): which of them they are.
     """
 
     path: str
@@ -36,12 +40,24 @@ class DataArguments:
     on_error: str = "raise"
     num_proc: int = 1
     max_train_items: int | None = None
+    train_fraction: float | None = None
+    train_fraction_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise unknown_name("way to treat broken items (data.on_error)", self.on_error, ("raise", "skip"))
         if self.max_train_items is not None and self.max_train_items < 1:
             raise InputError(f"data.max_train_items is {self.max_train_items}; give at least 1, or leave it out.")
+        if self.train_fraction is not None:
+            check_fraction("data.train_fraction", self.train_fraction)
+        if self.train_fraction_seed < 0:
+            raise InputError(f"data.train_fraction_seed is {self.train_fraction_seed}; give at least 0.")
+
+
+def check_fraction(name: str, fraction: float) -> None:
+    """Raise `InputError` for a share of the training items, given under some name, that cannot be."""
+    if not 0 < fraction <= 1:
+        raise InputError(f"{name} is {fraction}; give a share of the training items in (0, 1], such as 0.01 for 1 %.")
 
 
 @dataclass(kw_only=True)
@@ -51,24 +67,56 @@ class ImageDataArguments(DataArguments):
     Args:
         image_column (`str`): column with the images.
         image_size (`int`): side of the square that the encoder sees, in pixels.
+        local_image_size (`int`): side of the local views, in pixels, where the preset has such; at most `image_size`.
         augmentation (`str`): preset of [`hf_ssl.data.augmentation`].
         augment_on (`str`): where the photometric part runs: `"device"` (batched, on the training device) or
             `"worker"`.
+        palette (`str`, *optional*): for objectives that read an image as colours (iGPT): the folder or Hub name of an
+            image processor that has a palette (`openai/imagegpt-small`). By default the run finds one by k-means over
+            the pixels of the training images. Pixels become colours in the worker, whatever `augment_on` says.
+        num_colours (`int`): of a palette that the run finds.
+        labelled_augmentation (`str`, *optional*): in fine-tuning, the preset of one view that is drawn of each image
+            in each epoch, such as `"random_crop"`; by default the image is seen whole, as in evaluation.
+        random_erasing (`float`): in fine-tuning, share of the images of which a rectangle is replaced by noise, in
+            [0, 1]; .25 in MAE. See [`hf_ssl.data.random_erasing`].
+        mixup (`float`): in fine-tuning, α of the Beta(α, α) by which two images are averaged; 0 for none, .8 in MAE.
+            See [`hf_ssl.data.image_mixing`].
+        cutmix (`float`): likewise α of the share of another image that is pasted into an image; 1.0 in MAE.
+        mixing_probability (`float`): share of the images that are mixed at all.
+        cutmix_share (`float`): share of these that are cut, where both α are above 0.
     """
 
     image_column: str = "image"
     image_size: int = 224
+    local_image_size: int = 96
     augmentation: str = "simclr"
     augment_on: str = "device"
+    palette: str | None = None
+    num_colours: int = 512
+    labelled_augmentation: str | None = None
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixing_probability: float = 1.0
+    cutmix_share: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.augment_on not in ("device", "worker"):
             raise unknown_name("place to augment (data.augment_on)", self.augment_on, ("device", "worker"))
-        if self.image_size < 1:
-            raise InputError(
-                f"data.image_size is {self.image_size}; give the side of the image in pixels, at least 1."
-            )
+        for name in ("image_size", "local_image_size"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"data.{name} is {getattr(self, name)}; give the side of the image in pixels, at least 1."
+                )
+        if self.num_colours < 2:
+            raise InputError(f"data.num_colours is {self.num_colours}; a palette has at least 2.")
+        for name in ("random_erasing", "mixing_probability", "cutmix_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"data.{name} is {getattr(self, name)}; give a share of the images in [0, 1].")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise InputError(f"data.{name} is {getattr(self, name)}; give the α of a Beta distribution, or 0.")
 
 
 @dataclass(kw_only=True)

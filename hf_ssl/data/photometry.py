@@ -8,7 +8,6 @@ They run on fp32 in [0, 1] without rounding to 8 bits in between, and nothing in
 # N images, C = 3 channels, H x W pixels
 
 import torch
-from kornia.color import rgb_to_grayscale
 from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 
@@ -43,7 +42,7 @@ def color_jitter(images: Tensor, factors: Tensor, turns: Tensor) -> Tensor:
 def _blend(images: Tensor, factors: Tensor, active: Tensor) -> Tensor:
     """Apply the one blend that `active` (N, 3) names for each image, or none."""
     factor = torch.where(active, factors, 1.0).prod(dim=1).view(-1, 1, 1, 1)
-    gray = rgb_to_grayscale(images)  # (N, 1, H, W)
+    gray = luma(images)  # (N, 1, H, W)
     of_contrast, of_saturation = (active[:, op].view(-1, 1, 1, 1) for op in (CONTRAST, SATURATION))
     other = gray * of_saturation + gray.mean(dim=(2, 3), keepdim=True) * of_contrast  # 0 for brightness
     return torch.addcmul(other * (1 - factor), images, factor).clamp_(0, 1)
@@ -52,9 +51,9 @@ def _blend(images: Tensor, factors: Tensor, active: Tensor) -> Tensor:
 def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     """Rotate the hue, keeping saturation and value of HSV.
 
-    A rotation leaves each pixel's largest and smallest channel value V and V - c as they are, and each channel is `V -
-    c * clamp(min(k, 4 - k), 0, 1)`, with k the distance of the hue, in sixths of the circle, from where that channel
-    is smallest. That is the conversion to HSV and back in one pass.
+    A rotation leaves each pixel's largest and smallest channel value as they are. Where between them a channel is
+    depends on the hue h, in sixths of the circle: `|h - 3| - 1` for red, `2 - |h - 2|` for green and `2 - |h - 4|` for
+    blue, clamped to [0, 1]. That is the conversion to HSV and back in one pass.
 
     Args:
         images (`Tensor` of shape `(N, 3, H, W)`): RGB in [0, 1].
@@ -64,24 +63,27 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
         `Tensor` of shape `(N, 3, H, W)`.
     """
     red, green, blue = images.unbind(dim=1)  # (N, H, W) each
-    largest = images.amax(dim=1)
-    chroma = largest - images.amin(dim=1)
-    divisor = torch.where(chroma > 0, chroma, 1.0)  # grey stays grey whatever its hue
-    sixths = torch.where(
-        largest == red,
-        (green - blue) / divisor,
-        torch.where(largest == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
-    sixths = sixths + 6 * shift.view(-1, 1, 1)
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(3, 1, 1)
-    k = sixths[:, None] + offsets  # (N, 3, H, W)
-    k = k - 6 * (k / 6).floor()  # into [0, 6)
-    return torch.addcmul(largest[:, None], torch.minimum(k, 4 - k).clamp_(0, 1), chroma[:, None], value=-1)
+    largest, smallest = images.amax(dim=1), images.amin(dim=1)
+    chroma = largest - smallest
+    not_red, not_green = (largest - red).sign_(), (largest - green).sign_()
+    hue_of_green, hue_of_blue = (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4)
+    hue = torch.lerp(green - blue, torch.lerp(hue_of_green, hue_of_blue, not_green), not_red)
+    hue = hue.div_(chroma.clamp(min=torch.finfo(chroma.dtype).tiny))  # 0 of a grey, which stays grey whatever its hue
+    hue = hue.add_(6 * shift.view(-1, 1, 1))
+    hue = hue.sub_((hue / 6).floor_().mul_(6))  # into [0, 6)
+    share = torch.stack([(hue - 3).abs_() - 1, 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_()], dim=1).clamp_(0, 1)
+    return share.mul_(chroma[:, None]).add_(smallest[:, None])
+
+
+def luma(images: Tensor) -> Tensor:
+    """The grey images (N, 1, H, W): 0.299 R + 0.587 G + 0.114 B."""
+    red, green, blue = images.split(1, dim=1)
+    return (red * 0.299).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 def grayscale(images: Tensor, which: Tensor) -> Tensor:
-    """Replace the images where `which` (N,) is true by their luma 0.299 R + 0.587 G + 0.114 B in all channels."""
-    return torch.where(which.view(-1, 1, 1, 1), rgb_to_grayscale(images), images)
+    """Replace the images where `which` (N,) is true by their luma in all channels."""
+    return torch.where(which.view(-1, 1, 1, 1), luma(images), images)
 
 
 def solarize(images: Tensor, which: Tensor) -> Tensor:
@@ -100,9 +102,14 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     Returns:
         `Tensor` of shape `(N, 3, H, W)`.
     """
-    kernel_size = 2 * (images.shape[-1] // 10 // 2) + 1
-    if kernel_size == 1:
+    radius = blur_radius(images.shape[-1])
+    if radius == 0:
         return images
     # A sigma of 1/100 pixel is a kernel of one tap to fp32, so the images that stay as they are need no branch.
-    kernel = get_gaussian_kernel1d(kernel_size, sigma.clamp(min=0.01)[:, None])  # (N, kernel_size)
+    kernel = get_gaussian_kernel1d(2 * radius + 1, sigma.clamp(min=0.01)[:, None])  # (N, 2 * radius + 1)
     return filter2d_separable(images, kernel, kernel, border_type="reflect")
+
+
+def blur_radius(width: int) -> int:
+    """Taps at each side of the middle of the kernel that blurs images of that many pixels."""
+    return width // 10 // 2

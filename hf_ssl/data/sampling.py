@@ -56,7 +56,7 @@ class EpochBatchSampler(BatchSampler):
         self.batch_size = batch_size
         self.drop_last = True
         self.lengths = None if lengths is None else np.asarray(lengths, dtype=np.float64)
-        self.repeats = None if repeats is None else np.asarray(repeats, dtype=np.float64)
+        self.set_repeats(repeats)
         self.max_batch_length = max_batch_length
         self.rank, self.num_replicas, self.steps_multiple = rank, num_replicas, steps_multiple
         self.epoch = 0
@@ -81,6 +81,10 @@ class EpochBatchSampler(BatchSampler):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration runs through."""
         self.epoch = epoch
+
+    def set_repeats(self, repeats: Sequence[float] | np.ndarray | None) -> None:
+        """Change how often each item comes in the epochs that follow; their number of batches stays as it is."""
+        self.repeats = None if repeats is None else np.asarray(repeats, dtype=np.float64)
 
     def __iter__(self) -> Iterator[list[ItemKey]]:  # type: ignore[override]
         epoch = self.epoch

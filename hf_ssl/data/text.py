@@ -21,7 +21,7 @@ from hf_ssl.data.seeding import item_generator
 from hf_ssl.data.sentence_pairs import IS_RANDOM, SentencePairs, pack_pairs
 from hf_ssl.data.sequences import SpecialTokens
 from hf_ssl.data.tokenization import TOKENIZERS, load_tokenizer, train_tokenizer
-from hf_ssl.data.usable import usable
+from hf_ssl.data.usable import check_needs_no_labels, usable
 from hf_ssl.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def prepare_text(args: TextDataArguments, *, seed: int, encoder: str | None) -> 
     Raises:
         InputError: for texts or a tokenizer that cannot be used.
     """
+    check_needs_no_labels(args)
     splits = load_documents(args)
     num_items = sum(map(len, splits.values()))
     splits = usable(splits, "text", args)

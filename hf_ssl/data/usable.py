@@ -10,6 +10,8 @@ from hf_ssl.data.columns import Split
 from hf_ssl.data.loading import STREAM_VALIDATION_ITEMS, load_splits
 from hf_ssl.errors import InputError
 
+SETTINGS_OF_LABELS = ("train_fraction", "labelled_augmentation", "random_erasing", "mixup", "cutmix")
+
 
 def load_usable(args: DataArguments, modality: str, seed: int) -> tuple[Split, Dataset | None, int]:
     """The training items, the validation items if there are any, and how many broken ones were left out of them.
@@ -23,8 +25,9 @@ def load_usable(args: DataArguments, modality: str, seed: int) -> tuple[Split, D
         seed (`int`): of the run.
 
     Raises:
-        InputError: for data that cannot be used, or a stream without training items.
+        InputError: for data that cannot be used, a stream without training items, or settings of fine-tuning.
     """
+    check_needs_no_labels(args)
     loaded = load_splits(args, modality)
     splits = {name: loaded[name] for name in ("train", "validation") if name in loaded}
     if isinstance(splits["train"], IterableDataset):
@@ -32,6 +35,13 @@ def load_usable(args: DataArguments, modality: str, seed: int) -> tuple[Split, D
     kept = usable(splits, modality, args)
     num_skipped = sum(map(len, splits.values())) - sum(map(len, kept.values()))
     return kept["train"], kept.get("validation"), num_skipped
+
+
+def check_needs_no_labels(args: DataArguments) -> None:
+    """Raise `InputError` for settings that only what learns from labels has a use for."""
+    for name in SETTINGS_OF_LABELS:
+        if vars(args).get(name):
+            raise InputError(f"data.{name} is for fine-tuning, and nothing is learned from labels here; leave it out.")
 
 
 def usable(splits: Mapping[str, Dataset], modality: str, args: DataArguments) -> dict[str, Dataset]:

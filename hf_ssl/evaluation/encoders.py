@@ -33,6 +33,8 @@ def modality_of(encoder: PreTrainedModel) -> str:
     Raises:
         InputError: for an encoder of anything else.
     """
+    if tuple(encoder.input_modalities) == ("image",):  # ImageGPT reads colours, under the name of a text's tokens
+        return "vision"
     if encoder.main_input_name not in MODALITIES:
         given = f"{type(encoder).__name__} reads {encoder.main_input_name!r}"
         raise InputError(f"{given}; give an encoder that reads one of: {', '.join(MODALITIES)}.")

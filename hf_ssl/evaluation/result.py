@@ -8,6 +8,9 @@ from typing import Any
 
 from hf_ssl.evaluation.scores import SCORES
 
+OFFLINE = "offline"
+"""What is measured of a finished, frozen encoder, in contrast to online probes, which are measured while it learns."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -36,13 +39,17 @@ class Row:
         features (`str`): `"encoder"`, `"random initialisation"` or a name of raw features.
         method (`str`): `"linear probe"` or `"kNN"`.
         runs (`list[Measurement]`): one a seed, or one.
-        seeds (`list[int]`): of the initial weights, where there are several.
+        seeds (`list[int]`): of the initial weights and of the subset of the training items, where there are several.
+        train_fraction (`float`): share of the training items that the classifier was fitted on.
+        num_labelled (`int`, *optional*): how many they are.
     """
 
     features: str
     method: str
     runs: list[Measurement]
     seeds: list[int] = field(default_factory=list)
+    train_fraction: float = 1.0
+    num_labelled: int | None = None
 
     def mean(self, score: str = "accuracy") -> float:
         """A score on the test items, averaged over seeds."""
@@ -61,6 +68,9 @@ class Row:
 @dataclass
 class EvaluationResult:
     """Everything needed to read the numbers and to make them again.
+
+    An offline evaluation: the encoder is finished and frozen. What is measured while it is trained is an online probe,
+    see [`hf_ssl.trainers.online_evaluation`], on fewer items and by a fixed penalty.
 
     Args:
         encoder (`str`): name or folder.
@@ -86,13 +96,14 @@ class EvaluationResult:
     versions: dict[str, str]
     command: str | None = None
 
-    def row(self, features: str, method: str) -> Row:
-        """The row of some features under a method."""
-        return next(row for row in self.rows if (row.features, row.method) == (features, method))
+    def row(self, features: str, method: str, train_fraction: float = 1.0) -> Row:
+        """The row of some features under a method, fitted on a share of the training items."""
+        asked = (features, method, train_fraction)
+        return next(row for row in self.rows if (row.features, row.method, row.train_fraction) == asked)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        values = {**vars(self), "rows": [row.to_dict() for row in self.rows]}
+        values = {"evaluation": OFFLINE, **vars(self), "rows": [row.to_dict() for row in self.rows]}
         return values
 
     def save(self, path: str | Path) -> None:
@@ -104,8 +115,8 @@ class EvaluationResult:
         """A table of the scores on the test items, and how they came about."""
         names = [score.replace("_", " ").replace("f1", "F1") for score in SCORES]
         lines = [
-            f"| features | method | layer | {' | '.join(names)} |",
-            f"|---|---|---|{'---:|' * len(names)}",
+            f"| features | method | labelled items | layer | {' | '.join(names)} |",
+            f"|---|---|---|---|{'---:|' * len(names)}",
             *(_line(row) for row in self.rows),
             "",
             self._legend(),
@@ -118,8 +129,10 @@ class EvaluationResult:
         items = ", ".join(f"{number} {split}" for split, number in self.num_items.items())
         return (
             f"{self.encoder} on {self.data}, label `{self.label}` ({self.num_classes} classes; {items} items), "
-            f"{self.pooling} pooling. Scores are of the test items; layer and penalty were chosen by accuracy on the "
-            "validation items. Brackets: bootstrap 95 % interval over test items. ±: standard deviation over seeds."
+            f"{self.pooling} pooling. Offline: the finished encoder is frozen. Labelled items are those that a "
+            "classifier is fitted on. Scores are of the test items; layer and penalty were chosen by accuracy on the "
+            "validation items. Brackets: bootstrap 95 % interval over test items. ±: standard deviation over seeds, "
+            "of the initial weights and of which items are labelled."
         )
 
 
@@ -128,7 +141,13 @@ def _line(row: Row) -> str:
     settings = ", ".join(dict.fromkeys(run.settings for run in row.runs))
     layers = ", ".join(dict.fromkeys("–" if run.layer is None else str(run.layer) for run in row.runs))
     scores = " | ".join(_cell(row, score) for score in SCORES)
-    return f"| {row.features}{seeds} | {row.method} ({settings}) | {layers} | {scores} |"
+    return f"| {row.features}{seeds} | {OFFLINE} {row.method} ({settings}) | {_labelled(row)} | {layers} | {scores} |"
+
+
+def _labelled(row: Row) -> str:
+    """How many training items the classifier was fitted on."""
+    number = "all" if row.num_labelled is None else f"{row.num_labelled:,}"
+    return number if row.train_fraction == 1 else f"{number} ({100 * row.train_fraction:.4g} %)"
 
 
 def _cell(row: Row, score: str) -> str:

@@ -7,6 +7,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from hf_ssl.data.arguments import DataArguments
 from hf_ssl.data.holdout import held_out
 from hf_ssl.data.loading import load_splits
+from hf_ssl.data.low_shot import low_shot
 from hf_ssl.data.usable import usable
 from hf_ssl.errors import InputError
 
@@ -42,6 +43,7 @@ def labelled_splits(data: DataArguments, modality: str) -> DatasetDict:
         if name not in splits:
             raise InputError(f"{data.path} leaves no item for the split {name}; give more data.")
     _check(splits["train"], data)
+    splits["train"] = low_shot(splits["train"], data)
     return DatasetDict(splits)
 
 

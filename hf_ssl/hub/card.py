@@ -15,7 +15,7 @@ import hf_ssl
 from hf_ssl.data.arguments import DATA_ARGUMENTS
 from hf_ssl.errors import InputError
 from hf_ssl.hub.environment import read_environment, save_environment
-from hf_ssl.hub.loading import code_files, loading_lines
+from hf_ssl.hub.loading import code_files, loading_lines, read_json
 from hf_ssl.hub.results import PRETRAINED, Result, read_results, results_table
 from hf_ssl.hub.sources import describe_data, is_hub_name, licence_of
 from hf_ssl.modeling import DISTILLATION, Objective, distillation_of, objective
@@ -76,6 +76,7 @@ def make_card(run_dir: Path) -> ModelCard:
         is_distilled=row.title == DISTILLATION.title,
         data=describe_data(run["data"]),
         environment=read_environment(run_dir),
+        online_probe=read_json(run_dir / "metrics.json").get("online_probe"),
         results=results,
         results_table=results_table(results),
     )
@@ -106,11 +107,14 @@ def _start(run: dict[str, Any]) -> str | None:
 
 
 def row_of(run: dict[str, Any]) -> Objective:
-    """What a run trained; of a distillation, the kind of its data tells the modality."""
+    """What a run trained; of a distillation, the kind of its data tells the modality.
+
+    A run of an earlier version may lack settings that there are today.
+    """
     if run["objective"] != DISTILLATION.title:
         return objective(run["objective"])
     sections = {modality: {field.name for field in fields(section)} for modality, section in DATA_ARGUMENTS.items()}
-    return distillation_of(next(modality for modality, names in sections.items() if names == set(run["data"])))
+    return distillation_of(next(modality for modality, names in sections.items() if names >= set(run["data"])))
 
 
 def shown_name(address: str | None) -> str | None:

@@ -59,6 +59,7 @@ def make_finetuned_card(sent: Contents, repo_id: str, adapter: dict[str, Any] | 
         loading_lines=finetuned_loading_lines(sent.folder, repo_id, adapter),
         data=describe_data(data) if data else None,
         trained=trained_share(metrics),
+        labelled=labelled_items(metrics),
         environment=read_environment(sent.folder),
         scores=[(split, *score) for split in SPLITS for score in metrics.get(split, {}).items()],
         exits=exit_section(metrics, sent.folder),
@@ -74,6 +75,15 @@ def describe_method(adapter: dict[str, Any]) -> str:
     facts = [f"{title} {adapter[field]}" for field, title in SIZES.items() if adapter.get(field) is not None]
     flags = [flag for field, flag in FLAGS.items() if adapter.get(field)]
     return ", ".join([adapter["peft_type"], *flags, *facts])
+
+
+def labelled_items(metrics: dict[str, Any]) -> str | None:
+    """A sentence on the items that it learned from; `None` where their number was not recorded."""
+    if "num_train_items" not in metrics:
+        return None
+    share, seed = metrics.get("train_fraction"), metrics.get("train_fraction_seed")
+    of = "" if share is None else f", {100 * share:.4g} % of each class (seed {seed})"
+    return f"It was trained on {metrics['num_train_items']:,} labelled items{of}."
 
 
 def trained_share(metrics: dict[str, Any]) -> str | None:

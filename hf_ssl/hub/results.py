@@ -9,13 +9,17 @@ from typing import Any
 PRETRAINED = "pretrained"
 """The name of the run's own encoder among the `features` of its results; all others are baselines."""
 
+Place = tuple[str, str, str, int | None, str]
+"""Data, split, evaluation, labelled items and features of a row of the table."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """One number of the measured table.
 
     Args:
-        evaluation (`str`): the protocol, e.g. `"linear probe of category"`.
+        evaluation (`str`): the protocol, e.g. `"offline linear probe of category"`; offline: of the finished, frozen
+            encoder.
         features (`str`): what was evaluated: `"pretrained"`, or a baseline such as `"random initialisation"` or
             `"pixels"`.
         task (`str`): the Hub's name of the task that it stands for, e.g. `"image-classification"`.
@@ -23,9 +27,10 @@ class Result:
         dataset (`str`): as in the run file.
         split (`str`): the split that was scored.
         values (`tuple[float, ...]`): one a seed.
-        seeds (`tuple[int, ...]`): the seeds.
+        seeds (`tuple[int, ...]`): the seeds, of the pretraining, the initial weights or the labelled subset.
         command (`str`): what measures it again.
         interval (`tuple[float, float]`, *optional*): of a single value, the bootstrap 95 % interval over test items.
+        num_labelled (`int`, *optional*): training items with labels that it took, where that is known.
     """
 
     evaluation: str
@@ -38,6 +43,7 @@ class Result:
     seeds: tuple[int, ...]
     command: str
     interval: tuple[float, float] | None = None
+    num_labelled: int | None = None
 
     @property
     def mean(self) -> float:
@@ -76,7 +82,7 @@ def add_results(run_dir: Path, results: list[Result]) -> None:
     path = run_dir / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def identity(result: Result) -> tuple[str, ...]:
+    def identity(result: Result) -> tuple[str | int | None, ...]:
         return (*row_of(result), result.metric, result.command)
 
     kept = {identity(result): result for result in [*read_results(run_dir), *results]}
@@ -87,22 +93,23 @@ def add_results(run_dir: Path, results: list[Result]) -> None:
 def results_table(results: list[Result]) -> str:
     """The results as a Markdown table: a row for all metrics of the same features under the same protocol."""
     metrics = list(dict.fromkeys(result.metric for result in results))
-    rows: dict[tuple[str, ...], dict[str, Result]] = {}
+    rows: dict[Place, dict[str, Result]] = {}
     for result in results:
         rows.setdefault(row_of(result), {})[result.metric] = result
     titles = [metric.replace("_", " ").replace("f1", "F1") for metric in metrics]
     lines = [
-        f"| data | evaluation | features | {' | '.join(titles)} | seeds |",
-        f"|---|---|---|{'---:|' * len(metrics)}---|",
+        f"| data | evaluation | labelled items | features | {' | '.join(titles)} | seeds |",
+        f"|---|---|---:|---|{'---:|' * len(metrics)}---|",
     ]
     for row, measured in rows.items():
         cells = [measured[metric].cell if metric in measured else "" for metric in metrics]
         seeds = ", ".join(map(str, next(iter(measured.values())).seeds))
-        dataset, split, evaluation, features = row
-        lines.append(f"| {dataset}, {split} | {evaluation} | {features} | {' | '.join(cells)} | {seeds} |")
+        dataset, split, evaluation, labelled, features = row
+        number = "" if labelled is None else f"{labelled:,}"
+        lines.append(f"| {dataset}, {split} | {evaluation} | {number} | {features} | {' | '.join(cells)} | {seeds} |")
     return "\n".join(lines)
 
 
-def row_of(result: Result) -> tuple[str, str, str, str]:
+def row_of(result: Result) -> Place:
     """Where a result stands in the table."""
-    return (result.dataset, result.split, result.evaluation, result.features)
+    return (result.dataset, result.split, result.evaluation, result.num_labelled, result.features)

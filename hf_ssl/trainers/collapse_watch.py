@@ -1,7 +1,7 @@
 """Collapse is noticed, not suffered: what is logged is compared with bounds."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,13 +13,30 @@ logger = logging.getLogger(__name__)
 SIGNS: dict[str, tuple[float, str]] = {
     "prediction_perplexity": (1.5, "one class is predicted everywhere"),
     "codebook_perplexity": (1.5, "one codeword stands for everything"),
+    "prototypes_used": (1.5, "everything has the code of one prototype"),
+    "clusters_used": (1.5, "everything is in one cluster"),
     "target_std": (0.1, "the teacher says the same of everything"),
     "prediction_std": (0.01, "the student says the same of everything"),
 }
-"""Of each logged value, below what it is a sign of collapse, and what it says. The last two are data2vec's bounds.
+"""Of each logged value, below what it is a sign of collapse, and what it says. Those on `…_std` are data2vec's bounds.
 
 `effective_rank` and `feature_std` are not among them: of a batch of few long recordings they are small by nature.
 """
+
+
+def signs_of_collapse(log: Iterable[Mapping[str, float]]) -> dict[str, str]:
+    """The first sign of collapse of each kind, in words, by the name of the logged value.
+
+    Args:
+        log (`Iterable[Mapping[str, float]]`): entries of a training's log, each with its `step`.
+    """
+    found: dict[str, str] = {}
+    for entry in log:
+        for name, (bound, meaning) in SIGNS.items():
+            if entry.get(name, bound) < bound:
+                sign = f"Step {entry['step']}: {name} is {entry[name]:.3g}, below {bound:g}: {meaning}"
+                found.setdefault(name, sign)
+    return found
 
 
 class CollapseWatch(TrainerCallback):
@@ -50,13 +67,13 @@ class CollapseWatch(TrainerCallback):
         for name in self.bounds:
             if name not in logs:
                 raise unknown_name("logged value (training.stop_below)", name, logs)
-        for name, (bound, meaning) in SIGNS.items():
-            if logs.get(name, bound) < bound and name not in self.warned:
+        for name, sign in signs_of_collapse([{"step": state.global_step, **logs}]).items():
+            if name not in self.warned:
                 self.warned.add(name)
                 logger.warning(
-                    "Step %d: %s is %.3g, below %g: %s. A lower learning rate is the usual cure; "
-                    "training.stop_below ends a run that does not recover.",
-                    *(state.global_step, name, logs[name], bound, meaning),
+                    "%s. A lower learning rate is the usual cure; training.stop_below ends a run that does not "
+                    "recover.",
+                    sign,
                 )
         for name, bound in self.bounds.items():
             if state.global_step >= self.from_step and not logs[name] >= bound:  # NaN is below every bound

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, set_seed
 
-from hf_ssl.data.arguments import DataArguments
+from hf_ssl.data.arguments import DataArguments, ImageDataArguments
+from hf_ssl.data.labelled_images import is_mixed
 from hf_ssl.errors import InputError, writing
 from hf_ssl.hub.environment import save_environment
 from hf_ssl.trainers.checkpointing import checkpoint_to_resume
@@ -42,6 +43,21 @@ class FineTuningRun:
                 f"training.exit_scheme={self.training.exit_scheme} trains exits; say after which layers they stand, "
                 "e.g. model.exits.layers=all."
             )
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        """Mixed and smoothed targets go into a cross entropy that takes the place of the model's own loss."""
+        settings = {"training.label_smoothing_factor": self.training.label_smoothing_factor > 0}
+        if isinstance(self.data, ImageDataArguments):
+            settings["data.mixup and data.cutmix"] = is_mixed(self.data)
+        for name in (name for name, is_used in settings.items() if is_used):
+            for what, has_own_loss in (
+                ("exits", self.model.exits is not None),
+                ("CTC", self.model.task == "ctc"),
+                ("AdaLoRA", self.model.tuner == "adalora"),
+            ):
+                if has_own_loss:
+                    raise InputError(f"{what} has a loss of its own, into which {name} cannot go; leave it out.")
 
 
 @dataclass
@@ -55,6 +71,7 @@ class FineTuned:
         num_parameters (`int`): parameters in all.
         metrics (`dict[str, dict[str, float]]`): by split, `"validation"` and `"test"` as far as the data has them.
         exits (`dict[str, dict[str, dict[str, float]]]`): by split and layer, of a model with exits.
+        num_train_items (`int`): items with labels that it learned from.
     """
 
     folder: Path
@@ -63,6 +80,7 @@ class FineTuned:
     num_parameters: int
     metrics: Scores
     exits: dict[str, Scores]
+    num_train_items: int
 
     @property
     def size_on_disk(self) -> int:
@@ -100,7 +118,8 @@ def fine_tune(run: FineTuningRun, *, command: str, resume: bool = False, merge: 
         trainer.train(resume_from_checkpoint=checkpoint)
     else:
         trainer = train_exits(model, training, run.model.task, data, resume)
-    result = FineTuned(output, None, num_trained, num_parameters, *_evaluate(trainer, data))
+    num_items = len(data.splits["train"])
+    result = FineTuned(output, None, num_trained, num_parameters, *_evaluate(trainer, data), num_items)
     if trainer.is_world_process_zero():
         with writing(output):
             _save(result, run, model, data, merge)

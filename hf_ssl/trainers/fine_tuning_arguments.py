@@ -37,6 +37,11 @@ class FineTuningModelArguments:
         mask_channel_length (`int`): channels a span.
         encoder_config (`dict`, *optional*): fields of the encoder's config that are other in fine-tuning, such as
             `layerdrop` and `activation_dropout`.
+        drop_path (`float`, *optional*): stochastic depth in training, in [0, 1): the rate at which a row skips a
+            branch of a layer; rising linearly with depth, this is the last layer's. Where the encoder's config has a
+            `drop_path_rate` it is set to this (by default it is kept; DINOv2 has the same rate in all layers); ViT,
+            DeiT, I-JEPA and the like are given it, see [`hf_ssl.modeling.blocks.drop_path`]. Encoders of speech have
+            `layerdrop` instead.
         exits (`dict`, *optional*): fields of [`ExitArguments`]: the model then has exits after some of its layers.
     """
 
@@ -50,6 +55,7 @@ class FineTuningModelArguments:
     mask_channel_prob: float = 0.0
     mask_channel_length: int = 64
     encoder_config: dict[str, Any] | None = None
+    drop_path: float | None = None
     exits: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -62,6 +68,8 @@ class FineTuningModelArguments:
                     "model.tuner=deep_prompt, or leave model.exits out."
                 )
         check_tuner_config(self.tuner, self.tuner_config or {})
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise InputError(f"model.drop_path is {self.drop_path}; give a rate in [0, 1).")
         for name in ("mask_time_prob", "mask_channel_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"model.{name} is {getattr(self, name)}; give a share between 0 and 1.")
@@ -93,6 +101,11 @@ class FineTuningArguments(ReproducibleTrainingArguments):
     Args:
         freeze_encoder_steps (`int`): optimiser steps for which only the head learns: no gradient is computed of the
             encoder, adapters and the pooler of a text encoder included (fairseq's `freeze_finetune_updates`).
+        layer_decay (`float`): what the learning rate of a layer is multiplied with for each layer above it, in
+            (0, 1]; .65 for MAE's ViT-B, 1 for the same rate everywhere. The head has the full rate; see
+            [`hf_ssl.trainers.layer_decay`].
+        label_smoothing_factor (`float`): ε in [0, 1) of classes: the target is 1 - ε + ε/K for the true one of K and
+            ε/K for the others, in training.
         exit_scheme (`str`, *optional*): how the exits of `model.exits` are trained, one of
             [`hf_ssl.trainers.exit_arguments.SCHEMES`]; by default `"joint"`.
         exit_learning_rate (`float`, *optional*): of the second stage of a scheme that has two; by default the first's.
@@ -102,6 +115,7 @@ class FineTuningArguments(ReproducibleTrainingArguments):
     run_name: str | None = None
     warmup_steps: float = 0.1
     freeze_encoder_steps: int = 0
+    layer_decay: float = 1.0
     exit_scheme: str | None = None
     exit_learning_rate: float | None = None
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
@@ -114,6 +128,10 @@ class FineTuningArguments(ReproducibleTrainingArguments):
                 "training.freeze_encoder_steps leaves parameters without gradient, which "
                 "training.ddp_find_unused_parameters=false does not allow; leave that out."
             )
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"training.layer_decay is {self.layer_decay}; give a factor in (0, 1], such as 0.65.")
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise InputError(f"training.label_smoothing_factor is {self.label_smoothing_factor}; give an ε in [0, 1).")
         if self.exit_scheme is not None and self.exit_scheme not in SCHEMES:
             raise unknown_name("scheme (training.exit_scheme)", self.exit_scheme, SCHEMES)
         if self.exit_learning_rate is not None and len(SCHEMES[self.exit_scheme or "joint"]) == 1:

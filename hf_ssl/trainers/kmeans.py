@@ -25,13 +25,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 from tqdm.auto import tqdm
 
 from hf_ssl.data.seeding import item_generator
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.codebook import nearest_codewords
+from hf_ssl.modeling.blocks.lloyd import cluster_sums, lloyd
 
-_DISTANCES_AT_ONCE = 2**20  # 4 MB: the distances of a chunk of frames stay in the cache between product and argmin
 _SAMPLE_ITERATIONS = 20
 
 
@@ -102,7 +102,7 @@ def fit(
             f"{len(sample)}; ask for fewer clusters or give more data."
         )
     centroids = _best_start(sample, num_clusters, num_tries, generator)
-    _, sample_counts = _sums(sample, assign(sample, centroids), num_clusters)
+    _, sample_counts = cluster_sums(sample, assign(sample, centroids), num_clusters)
     inertia: list[float] = []
     for number in range(max_passes):
         order = torch.randperm(len(shards), generator=generator).tolist()
@@ -115,7 +115,7 @@ def fit(
 
 
 def assign(features: Tensor, centroids: Tensor) -> Tensor:
-    """The nearest centroid of each frame: `argmin_k |c_k|² - 2 x·c_k`, a matrix product in chunks.
+    """The nearest centroid of each frame, see [`nearest_codewords`].
 
     Args:
         features (`Tensor`): `(N, D)`, on any device.
@@ -124,19 +124,7 @@ def assign(features: Tensor, centroids: Tensor) -> Tensor:
     Returns:
         `Tensor`: `(N,)`, int64, on the device of the centroids.
     """
-    squared_norms = centroids.square().sum(dim=1)
-    chunks = features.split(max(1, _DISTANCES_AT_ONCE // len(centroids)))
-    nearest = [
-        _argmin(torch.addmm(squared_norms, chunk.to(centroids.device), centroids.T, alpha=-2)) for chunk in chunks
-    ]
-    return torch.cat(nearest)
-
-
-def _argmin(scores: Tensor) -> Tensor:
-    """The least of each row, `(N, K)` to `(N,)`. On a CPU numpy's takes half the time of torch's."""
-    if scores.device.type == "cpu":
-        return torch.from_numpy(scores.numpy().argmin(axis=1))
-    return scores.argmin(dim=1)
+    return nearest_codewords(features, centroids)
 
 
 def squared_distance(features: Tensor, centroids: Tensor, clusters: Tensor) -> float:
@@ -161,7 +149,7 @@ def _uniform_sample(shards: Shards, size: int, generator: torch.Generator) -> tu
 
 def _best_start(sample: Tensor, num_clusters: int, num_tries: int, generator: torch.Generator) -> Tensor:
     tries = [
-        _lloyd(sample, _plus_plus(sample, num_clusters, generator))
+        lloyd(sample, _plus_plus(sample, num_clusters, generator), _SAMPLE_ITERATIONS)
         for _ in tqdm(range(num_tries), "k-means, seeding", unit="try", leave=False)
     ]
     return min(tries, key=lambda centroids: squared_distance(sample, centroids, assign(sample, centroids)))
@@ -192,13 +180,6 @@ def _plus_plus(sample: Tensor, num_clusters: int, generator: torch.Generator) ->
     return sample[torch.cat(chosen)]
 
 
-def _lloyd(sample: Tensor, centroids: Tensor) -> Tensor:
-    for _ in range(_SAMPLE_ITERATIONS):
-        sums, counts = _sums(sample, assign(sample, centroids), len(centroids))
-        centroids = torch.where(counts > 0, sums / counts.clamp_min(1), centroids)
-    return centroids
-
-
 def _mini_batches(shard: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     for rows in torch.randperm(len(shard), generator=generator).split(batch_size):
         yield shard[rows].float()
@@ -218,18 +199,7 @@ def _pass(batches: Iterable[Tensor], centroids: Tensor, counts: Tensor) -> float
         clusters = assign(batch, centroids)
         distance += squared_distance(batch, centroids, clusters)
         num_frames += len(batch)
-        sums, new_counts = _sums(batch, clusters, len(centroids))
+        sums, new_counts = cluster_sums(batch, clusters, len(centroids))
         counts = counts + new_counts
         centroids += (sums - new_counts * centroids) / counts.clamp_min(1)
     return distance / num_frames
-
-
-def _sums(features: Tensor, clusters: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]:
-    """`(K, D)` sum and `(K, 1)` number of the frames of each cluster.
-
-    A cluster is a bag of frames in their order, which gives the same sum each time also on a GPU (atomic additions do
-    not).
-    """
-    counts = torch.bincount(clusters, minlength=num_clusters)
-    order = clusters.argsort(stable=True)
-    return embedding_bag(order, features, counts.cumsum(0) - counts, mode="sum"), counts[:, None]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hf_ssl.evaluation.result import EvaluationResult
+from hf_ssl.evaluation.result import OFFLINE, EvaluationResult
 from hf_ssl.evaluation.scores import SCORES
 from hf_ssl.hub.card import write_card
 from hf_ssl.hub.results import PRETRAINED, Result, add_results
@@ -27,14 +27,15 @@ def record_evaluation(run_dir: Path, result: EvaluationResult, seed: int = 42) -
     assert result.command is not None
     rows = [
         Result(
-            evaluation=f"{row.method} of {result.label}",
+            evaluation=f"{OFFLINE} {row.method} of {result.label}",
             features=PRETRAINED if row.features == "encoder" else row.features,
             task=TASKS[result.modality],
             metric=score,
             dataset=result.data,
             split="test",
             values=tuple(run.scores[score] for run in row.runs),
-            seeds=(seed,) if row.features == "encoder" else tuple(row.seeds),
+            seeds=(seed,) if row.features == "encoder" and not row.seeds else tuple(row.seeds),
+            num_labelled=row.num_labelled,
             command=result.command,
             interval=row.runs[0].intervals[score] if len(row.runs) == 1 else None,
         )

@@ -28,9 +28,16 @@ METHODS: dict[str, tuple[str, Method]] = {
 }
 """Name of the metric and what fits the classifier, by method."""
 
+ONLINE_PROBE = "online_probe"
+"""What the last accuracies stand under in metrics.json, apart from what is measured offline of the finished encoder.
+"""
+
 
 class OnlineProbe(TrainerCallback):
-    """Measures the encoder's output on a small labelled subset after each evaluation of the trainer.
+    """Online probe: measures the encoder's output on a small labelled subset after each evaluation of the trainer.
+
+    It tells how a training goes. How good the finished encoder is tells `hf-ssl evaluate` (offline, on all items and
+    on the test split), and the two are not to be compared: items, split and penalty are others.
 
     The accuracy on validation items goes into the log and into the metrics that `metric_for_best_model` chooses by.
     The training does not notice: the modes of all modules and the random number generators stay as they were, and no
@@ -105,6 +112,17 @@ class OnlineProbe(TrainerCallback):
             name, fit = METHODS[method]
             metrics[name] = fit(train, train_labels, validation, validation_labels).validation_accuracy
         return metrics
+
+
+def set_apart(metrics: dict[str, float], trainer: Trainer) -> dict[str, Any]:
+    """A run's metrics with those of its [`OnlineProbe`], if it had one, and its items under [`ONLINE_PROBE`]."""
+    probes = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, OnlineProbe)]
+    names = [name for name, _ in METHODS.values() if name in metrics]
+    others = {name: value for name, value in metrics.items() if name not in names}
+    if not probes or not names:
+        return others
+    items = {"num_labelled": len(probes[0].splits["train"]), "num_validation": len(probes[0].splits["validation"])}
+    return {**others, ONLINE_PROBE: {**{name.removeprefix("eval_"): metrics[name] for name in names}, **items}}
 
 
 def online_probe(

@@ -1,6 +1,8 @@
 """The trainer of every objective."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,20 +17,35 @@ from hf_ssl.evaluation import collapse
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pretrained import Processor, SSLPreTrainedModel
 from hf_ssl.trainers.arguments import SSLTrainingArguments
+from hf_ssl.trainers.cached_gradients import cached_gradients, check_gradients_can_be_cached
 from hf_ssl.trainers.collapse_watch import CollapseWatch
-from hf_ssl.trainers.optimizers import make_optimizer
+from hf_ssl.trainers.epoch_start import EpochStart
+from hf_ssl.trainers.optimizers import clip_each_gradient, make_optimizer, set_weight_decay
 from hf_ssl.trainers.reproducible import ReproducibleTrainer
+from hf_ssl.trainers.schedules import cosine
 
 
 class OptimizerSteps(TrainerCallback):
-    """Lets the objective change the gradient of an optimiser step, and update what moves once per step: a teacher, a
-    queue, a centre.
+    """What happens once per optimiser step.
+
+    Before it the weight decay moves and each gradient is clipped, where the arguments say so, and the objective may
+    change the gradient; after it the objective updates what moves once per step: a teacher, a queue, a centre.
     """
 
     def on_pre_optimizer_step(  # noqa: D102 - the trainer's event
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        kwargs["model"].before_optimizer_step(state.global_step / state.max_steps)
+        assert isinstance(args, SSLTrainingArguments)
+        model = kwargs["model"]
+        if args.final_weight_decay is not None:
+            final_scale = args.final_weight_decay / args.weight_decay
+            factor = cosine(state.global_step, warmup=0, total=state.max_steps, final_scale=final_scale)
+            set_weight_decay(kwargs["optimizer"], args.weight_decay * factor)
+        if args.max_parameter_grad_norm is not None:
+            if args.fp16 and args.max_grad_norm == 0:  # else the trainer has clipped them together, and unscaled them
+                kwargs["optimizer"].scaler.unscale_(kwargs["optimizer"].optimizer)
+            clip_each_gradient(model.parameters(), args.max_parameter_grad_norm)
+        model.before_optimizer_step(state.global_step / state.max_steps)
 
     def on_step_end(  # noqa: D102 - the trainer's event
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -53,6 +70,8 @@ class SSLTrainer(ReproducibleTrainer):
         lengths (`list[float]`, *optional*): of the training items, for batches of like length.
         repeats (`Sequence[float]`, *optional*): how often each training item comes in an epoch, by default once.
         batch_transform (`Callable`, *optional*): part of the collation that runs on the device, without gradient.
+        plain_collator (`Callable`, *optional*): items to what the encoder reads, with nothing drawn at random: for
+            objectives that look so at all items between epochs.
         callbacks (`list[TrainerCallback]`, *optional*): further callbacks.
     """
 
@@ -71,6 +90,7 @@ class SSLTrainer(ReproducibleTrainer):
         lengths: list[float] | None = None,
         repeats: Sequence[float] | None = None,
         batch_transform: Callable[[Batch], Batch] | None = None,
+        plain_collator: Callable[[list[dict[str, Any]]], Batch] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         super().__init__(
@@ -83,9 +103,15 @@ class SSLTrainer(ReproducibleTrainer):
             callbacks=callbacks,
         )
         self.lengths, self.repeats = lengths, repeats
-        self.batch_transform = batch_transform
+        self.batch_transform, self.plain_collator = batch_transform, plain_collator
+        self.encoding: Callable[[], AbstractContextManager] = nullcontext
+        if args.cache_chunk_size is not None:
+            check_gradients_can_be_cached(model)
+            self.encoding = partial(cached_gradients, model, args.cache_chunk_size)
         # First of all callbacks: what evaluates or saves at the end of a step sees the step finished.
         self.callback_handler.callbacks.insert(0, OptimizerSteps())
+        if model.needs_item_indices:
+            self.add_callback(EpochStart(self))
         self.add_callback(CollapseWatch(args.stop_below or {}, args.stop_after_steps))
         self._term_sums: dict[str, Tensor] = {}
         self._diagnostics: dict[str, Tensor] = {}
@@ -106,7 +132,7 @@ class SSLTrainer(ReproducibleTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """See [`make_optimizer`]."""
         if self.optimizer is None:
-            self.optimizer = make_optimizer(model or self.model, self.args)
+            self.optimizer = make_optimizer(model or self.model, self.args, constant=self.model.constant_learning_rate)
         return self.optimizer
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> dict[str, Tensor] | None:
@@ -134,7 +160,8 @@ class SSLTrainer(ReproducibleTrainer):
         if self.batch_transform is not None:
             with torch.no_grad():
                 inputs = self.batch_transform(inputs)
-        output: SSLOutput = model(**inputs, num_items_in_batch=num_items_in_batch)
+        with self.encoding():
+            output: SSLOutput = model(**inputs, num_items_in_batch=num_items_in_batch)
         assert output.loss is not None
         scale = 1.0
         if model.training:
@@ -158,6 +185,7 @@ class SSLTrainer(ReproducibleTrainer):
         how the items are cut into batches.
         """
         inputs = self._prepare_inputs(inputs)
+        inputs.pop("item_indices", None)  # what an objective keeps is of training items, which are numbered apart
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach(), None, None  # type: ignore[union-attr]
 

@@ -2,17 +2,21 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
-from hf_ssl.data.arguments import DataArguments, SpeechDataArguments
-from hf_ssl.data.images import prepare_images
+from hf_ssl.data.arguments import DataArguments, ImageDataArguments, SpeechDataArguments
+from hf_ssl.data.augmentation import augmentation
+from hf_ssl.data.colours import prepare_colours
+from hf_ssl.data.images import normalisation, prepare_images
+from hf_ssl.data.labelled import LabelledCollator
 from hf_ssl.data.prepared import PreparedData
 from hf_ssl.data.speech import prepare_speech
 from hf_ssl.data.text import prepare_text
@@ -21,12 +25,15 @@ from hf_ssl.evaluation.encoders import load_encoder_config
 from hf_ssl.hub.card import write_card
 from hf_ssl.hub.loading import loading_lines
 from hf_ssl.modeling import Objective, objective
+from hf_ssl.modeling.blocks.patch_masking import patch_sides
 from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
 from hf_ssl.trainers.arguments import SSLTrainingArguments
-from hf_ssl.trainers.build import fresh_encoder_config, make_model, own_fields, start_of
+from hf_ssl.trainers.build import FROM_PRETRAINING, fresh_encoder_config, make_model, own_fields, start_of
 from hf_ssl.trainers.checkpointing import check_same_model, checkpoint_to_resume, is_finished
 from hf_ssl.trainers.clustering import ClusteringArguments, cluster
-from hf_ssl.trainers.online_evaluation import online_probe
+from hf_ssl.trainers.online_evaluation import online_probe, set_apart
+from hf_ssl.trainers.palette import find_palette
+from hf_ssl.trainers.patch_codebook import find_patch_codebook
 from hf_ssl.trainers.pretraining import SSLTrainer
 from hf_ssl.trainers.recording import save_run_file
 
@@ -59,7 +66,9 @@ class PreTrainingRun:
     clustering: ClusteringArguments | None = None
 
 
-def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path:
+def pretrain(
+    run: PreTrainingRun, *, command: str, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+) -> Path:
     """Run one pretraining.
 
     Leaves in `run.training.output_dir`: `encoder/` (a plain transformers checkpoint with its preprocessor),
@@ -70,6 +79,7 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
         run ([`PreTrainingRun`]): what to do.
         command (`str`): the command line, for the card.
         resume (`bool`): continue from the last checkpoint in the output folder.
+        callbacks (`Sequence[TrainerCallback]`): of the trainer, after all others.
 
     Returns:
         `Path`: the output folder.
@@ -79,6 +89,7 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
     """
     training, row = run.training, objective(run.objective)
     check_predicts_units(run)
+    check_takes_local_views(run)
     output = Path(training.output_dir)
     checkpoint = checkpoint_to_resume(output, resume)
     if checkpoint is not None and is_finished(output, checkpoint, training):
@@ -87,12 +98,14 @@ def pretrain(run: PreTrainingRun, *, command: str, resume: bool = False) -> Path
     if run.model.get("from_encoder"):
         load_encoder_config(run.model["from_encoder"])  # whether it is one, before anything is said of its parts
     with training.main_process_first(local=False, desc="units"):  # one folder for all machines
-        run = _with_units(run, output)
+        run = _with_tokenizer(_with_palette(_with_units(run, output), row, output), row, output)
     with training.main_process_first(desc="data"):
         data = _prepare_data(run, row)
     set_seed(training.seed)
     model = make_model(row, run.model, data.config_updates)
-    train_and_save(run, model, data, row.modality, checkpoint=checkpoint, command=command)
+    if not run.model.get(FROM_PRETRAINING):
+        model.load_given_parts()
+    train_and_save(run, model, data, row.modality, checkpoint=checkpoint, command=command, callbacks=callbacks)
     return output
 
 
@@ -104,6 +117,7 @@ def train_and_save(
     *,
     checkpoint: str | None,
     command: str,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train a model on data and leave behind what [`pretrain`] says.
 
@@ -114,6 +128,7 @@ def train_and_save(
         modality (`str`): of the data.
         checkpoint (`str`, *optional*): to resume from.
         command (`str`): the command line, for the card.
+        callbacks (`Sequence[TrainerCallback]`): of the trainer, after all others.
 
     Raises:
         InputError: for a checkpoint of another model, or a validation loss without validation data.
@@ -122,6 +137,8 @@ def train_and_save(
     if checkpoint is not None:
         check_same_model(checkpoint, model.config)
     trainer = _make_trainer(run, modality, model, data)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     if trainer.is_world_process_zero():
@@ -129,7 +146,7 @@ def train_and_save(
         if checkpoint is None:  # of a resumed run, they are of its last part only
             metrics |= result.metrics
         with writing(output):
-            save_run(output, run, model, data, metrics)
+            save_run(output, run, model, data, set_apart(metrics, trainer))
             write_card(output, command=command)
         encoder = output / "encoder"
         logger.info("The encoder is in %s. To load it:\n\n%s\n", encoder, loading_lines(encoder, str(encoder)))
@@ -142,7 +159,14 @@ def _prepare_data(run: PreTrainingRun, row: Objective) -> PreparedData:
     options: dict[str, Any] = {"seed": run.training.seed, "encoder": encoder}
     if row.modality == "speech" and encoder is None:
         options["architecture"] = fresh_encoder_config(row, run.model, {})
-    return PREPARE[row.modality](run.data, **options)
+    if row.model_class.needs_item_indices:
+        options["with_indices"] = True
+    prepare: Callable[..., PreparedData] = prepare_colours if _reads_colours(row) else PREPARE[row.modality]
+    data = prepare(run.data, **options)
+    if row.model_class.needs_pixel_scale:
+        mean, scale = normalisation(data.processor)
+        data = replace(data, config_updates={**data.config_updates, "pixel_mean": mean, "pixel_scale": scale})
+    return data
 
 
 def _make_trainer(run: PreTrainingRun, modality: str, model: SSLPreTrainedModel, data: PreparedData) -> SSLTrainer:
@@ -164,6 +188,7 @@ def _make_trainer(run: PreTrainingRun, modality: str, model: SSLPreTrainedModel,
         lengths=data.lengths,
         repeats=data.repeats,
         batch_transform=data.batch_transform,
+        plain_collator=LabelledCollator(modality=modality, processor=data.processor),
     )
     if evaluates and run.data.label_column is not None:
         trainer.add_callback(online_probe(trainer, run.data, modality, data.processor))
@@ -182,6 +207,23 @@ def check_predicts_units(run: PreTrainingRun) -> None:
         raise InputError(f"{run.objective} predicts no units; leave data.units and the section clustering out.")
 
 
+def check_takes_local_views(run: PreTrainingRun) -> None:
+    """Local views are for objectives whose `forward` has `local_pixel_values`.
+
+    Raises:
+        InputError: for a preset that has some and an objective that has no use for them.
+    """
+    if not isinstance(run.data, ImageDataArguments):
+        return
+    row = objective(run.objective)
+    makes_some = any(view.is_local for view in augmentation(run.data.augmentation))
+    if makes_some and "local_pixel_values" not in signature(row.model_class.forward).parameters:
+        raise InputError(
+            f"data.augmentation={run.data.augmentation} makes local views, of which {row.title} has no use; choose a "
+            "preset without them."
+        )
+
+
 def _with_units(run: PreTrainingRun, output: Path) -> PreTrainingRun:
     """The run with the units that its `clustering` section makes; those that are complete are kept."""
     if run.clustering is None:
@@ -193,8 +235,43 @@ def _with_units(run: PreTrainingRun, output: Path) -> PreTrainingRun:
     return replace(run, data=replace(run.data, units=str(units)))
 
 
+def _reads_colours(row: Objective) -> bool:
+    """Whether an objective reads images as tokens, each of which is a colour of a palette."""
+    return row.modality == "vision" and row.model_class.main_input_name == "input_ids"
+
+
+def _with_palette(run: PreTrainingRun, row: Objective, output: Path) -> PreTrainingRun:
+    """The run with the palette that it finds, where it needs one and is given none; one that is complete is kept."""
+    if not isinstance(run.data, ImageDataArguments):
+        return run
+    if not _reads_colours(row):
+        if run.data.palette is not None:
+            raise InputError(f"{run.objective} reads pixels and no colours; leave data.palette out.")
+        return run
+    if run.data.palette is not None or start_of(run.model) is not None:
+        return run
+    palette = find_palette(run.data, output / "palette", seed=run.training.seed)
+    return replace(run, data=replace(run.data, palette=str(palette)))
+
+
+def _with_tokenizer(run: PreTrainingRun, row: Objective, output: Path) -> PreTrainingRun:
+    """The run with the image tokenizer that it makes, where it needs one and is given none; a complete one is kept."""
+    if "tokenizer" not in own_fields(row.config_class):
+        return run
+    if run.model.get("tokenizer") is not None or run.model.get(FROM_PRETRAINING):
+        return run
+    assert isinstance(run.data, ImageDataArguments)
+    start = start_of(run.model)
+    encoder = load_encoder_config(start) if start else fresh_encoder_config(row, run.model, {})
+    values = run.model.get("tokenizer_config") or {}
+    patch_size = patch_sides(encoder)[0]
+    folder = find_patch_codebook(run.data, values, patch_size, output / "tokenizer", seed=run.training.seed)
+    model = {name: value for name, value in run.model.items() if name != "tokenizer_config"}
+    return replace(run, model={**model, "tokenizer": str(folder)})
+
+
 def save_run(
-    output: Path, run: PreTrainingRun, model: SSLPreTrainedModel, data: PreparedData, metrics: dict[str, float]
+    output: Path, run: PreTrainingRun, model: SSLPreTrainedModel, data: PreparedData, metrics: dict[str, Any]
 ) -> None:
     """Write what a finished run leaves behind, except its card."""
     model.save_pretrained(output / "pretraining")

@@ -9,11 +9,19 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, Wav2Vec2Processor
 
-from hf_ssl.data.arguments import DATA_ARGUMENTS, DataArguments, SpeechDataArguments, TextDataArguments
+from hf_ssl.data.arguments import (
+    DATA_ARGUMENTS,
+    DataArguments,
+    ImageDataArguments,
+    SpeechDataArguments,
+    TextDataArguments,
+)
 from hf_ssl.data.checking import report_broken
 from hf_ssl.data.encoder_inputs import SpeechProcessor, encoder_frames
 from hf_ssl.data.labelled import LabelledCollator
+from hf_ssl.data.labelled_images import augmented, is_augmented
 from hf_ssl.data.loading import load_splits
+from hf_ssl.data.low_shot import low_shot
 from hf_ssl.data.prepared import Batch
 from hf_ssl.data.spec_augment import SpecAugmentCollator
 from hf_ssl.data.transcripts import TranscriptCollator, TranscriptForm, why_not_alignable
@@ -41,7 +49,7 @@ class TaskData:
         metrics (`tuple[str, ...]`): names for [`hf_ssl.evaluation.metrics.load_metric`], the most telling first.
         lengths (`list[float]`, *optional*): seconds of each training item, for batches of like length.
         augment (`Callable`, *optional*): makes the collator of the training, of `inputs` (the other one) and `seed`.
-        facts (`dict[str, str]`): what `metrics.json` says of the data.
+        facts (`dict[str, Any]`): what `metrics.json` says of the data.
     """
 
     splits: DatasetDict
@@ -51,7 +59,7 @@ class TaskData:
     metrics: tuple[str, ...]
     lengths: list[float] | None = None
     augment: Callable[..., TaskCollator] | None = None
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare_task(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
@@ -69,7 +77,14 @@ def prepare_task(model: FineTuningModelArguments, data: DataArguments) -> TaskDa
     if data.streaming:
         raise InputError("data.streaming is for pretraining; fine-tuning needs all labels at once, so leave it out.")
     load_encoder_config(model.encoder)  # whether there is one, before anything is said of its parts
-    return PREPARE[model.task](model, data)
+    prepared = PREPARE[model.task](model, data)
+    prepared.facts["num_train_items"] = len(prepared.splits["train"])
+    if data.train_fraction is not None:
+        prepared.facts |= {
+            "train_fraction": data.train_fraction,
+            "train_fraction_seed": data.train_fraction_seed,
+        }
+    return prepared
 
 
 def _classes(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
@@ -79,6 +94,7 @@ def _classes(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
     data = at_its_rate(data, processor)
     splits = _labelled_splits(model, data)
     splits = DatasetDict(usable(splits, modality, data))
+    splits["train"] = low_shot(splits["train"], data)
     collator = LabelledCollator(
         modality=modality,
         processor=processor,
@@ -96,6 +112,8 @@ def _classes(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
     if isinstance(data, SpeechDataArguments):
         prepared.lengths = [min(length, data.max_seconds) for length in splits["train"]["length"]]
         prepared.augment = _augmentation(model, processor, data.max_seconds)
+    elif isinstance(data, ImageDataArguments) and is_augmented(data):
+        prepared.augment = partial(augmented, data=data, processor=processor)
     return prepared
 
 
@@ -110,6 +128,7 @@ def _words(model: FineTuningModelArguments, data: DataArguments) -> TaskData:
         return f"Row {index} has {len(row['text'])} words and {len(row['label'])} classes; give one class a word."
 
     splits = DatasetDict({name: _leave_out(split, problem, data.on_error) for name, split in splits.items()})
+    splits["train"] = low_shot(splits["train"], data)
     tokenizer = load_preprocessor(model.encoder, "text")
     collator = WordLabelCollator(tokenizer=tokenizer, max_length=_max_length(data, tokenizer))
     label_map = _label_map(splits["train"].features["label"].feature.names, data)
@@ -171,6 +190,7 @@ def alignable_splits(
         split = split.map(lambda row: {"text": form.clean(row["text"])}, desc="Cleaning the transcripts")
         max_seconds = data.max_seconds if name == "train" else math.inf  # a long recording can be scored, whole
         splits[name] = _leave_out(split, partial(problem, max_seconds=max_seconds), data.on_error)
+    splits["train"] = low_shot(splits["train"], data)
     return splits
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_ssl.errors import InputError, unknown_name
 from hf_ssl.evaluation.encoders import load_encoder_config
+from hf_ssl.modeling.blocks.drop_path import add_drop_path
 from hf_ssl.modeling.blocks.load_report import no_load_report
 from hf_ssl.modeling.blocks.waveform import ENCODER_MASK_TIME_PROB
 from hf_ssl.modeling.speech.encoder_ctc import EncoderForCTCConfig
@@ -61,7 +62,7 @@ def make_task_model(
     """
     task = task_named(arguments.task)
     config = load_encoder_config(arguments.encoder)
-    _change_config(config, arguments)
+    has_drop_path = _change_config(config, arguments)
     if arguments.exits is not None:
         config = ExitArguments.of(arguments.exits).config(config)
     elif arguments.task == "ctc" and not _is_known(config, task):
@@ -82,6 +83,8 @@ def make_task_model(
         raise InputError(
             f"{arguments.encoder} ({config.model_type}) has no mask embedding; leave model.mask_time_prob out."
         )
+    if arguments.drop_path and not has_drop_path:
+        add_drop_path(model.base_model, arguments.drop_path)
     model.config.architectures = [type(model).__name__]  # an adapter's folder is else named after the bare encoder
     if tuner.freezer is not None:
         tuner.freezer(model)
@@ -103,10 +106,17 @@ def trainable_share(model: nn.Module) -> tuple[int, int]:
     return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)
 
 
-def _change_config(config: PreTrainedConfig, arguments: FineTuningModelArguments) -> None:
-    """What is other in fine-tuning; transformers' own masks, which are drawn from a global generator, are off."""
-    valid = own_fields(type(config))
-    for name, value in (arguments.encoder_config or {}).items():
+def _change_config(config: PreTrainedConfig, arguments: FineTuningModelArguments) -> bool:
+    """What is other in fine-tuning; transformers' own masks, which are drawn from a global generator, are off.
+
+    Returns:
+        whether the encoder has stochastic depth of its own.
+    """
+    valid, changes = own_fields(type(config)), dict(arguments.encoder_config or {})
+    has_drop_path = "drop_path_rate" in valid
+    if has_drop_path and arguments.drop_path is not None:
+        changes["drop_path_rate"] = arguments.drop_path
+    for name, value in changes.items():
         if name.startswith("mask_") or name == "apply_spec_augment":
             raise InputError(f"model.encoder_config.{name} has no effect here; use model.mask_time_prob and its like.")
         if name not in valid:
@@ -121,6 +131,7 @@ def _change_config(config: PreTrainedConfig, arguments: FineTuningModelArguments
         if arguments.mask_time_prob > 0 and fields["mask_time_prob"] == 0:
             # Such an encoder would be built without a mask embedding.
             config.mask_time_prob = ENCODER_MASK_TIME_PROB
+    return has_drop_path
 
 
 def _is_known(config: PreTrainedConfig, task: Task) -> bool:

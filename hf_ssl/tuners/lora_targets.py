@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
 from hf_ssl.errors import InputError, unknown_name
 
@@ -70,6 +71,7 @@ PROJECTIONS = (
     ("projection_query", "projection_value"),
     ("qkv",),
     ("Wqkv",),
+    ("c_attn",),
 )
 """What transformers calls the query and value projections, for families that the table does not have: the first of
 these that an encoder has are adapted. In the table stand those too that are called otherwise or have none.
@@ -96,7 +98,7 @@ def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) ->
     adaptable = {
         name.rpartition(".")[2]
         for name, module in encoder.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))
+        if isinstance(module, (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d))
     }
     names = tuple(layers or _default_layers(encoder.config.model_type, adaptable))
     for name in names:

@@ -39,7 +39,7 @@ def test_table_and_json(encoder, tmp_path, capsys, monkeypatch):
     )
     assert code == 0
     lines = printed.splitlines()
-    assert lines[0].startswith("| features | method | layer | accuracy |")
+    assert lines[0].startswith("| features | method | labelled items | layer | accuracy |")
     assert [line.split(" | ")[0] for line in lines[2:8]] == [
         *["| encoder"] * 2,
         *["| random initialisation (seeds 0, 1, 2)"] * 2,
@@ -72,8 +72,8 @@ def test_results_of_a_run_go_into_its_metrics_and_card(tmp_path, capsys, monkeyp
     results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["results"]
     own = [row for row in results if row["features"] == "pretrained" and row["metric"] == "accuracy"]
     assert [(row["evaluation"], row["seeds"]) for row in own] == [
-        ("linear probe of label", [7]),
-        ("kNN of label", [7]),
+        ("offline linear probe of label", [7]),
+        ("offline kNN of label", [7]),
     ]
     assert f"{own[0]['values'][0]:.3f}" in (run / "README.md").read_text(encoding="utf-8")
 

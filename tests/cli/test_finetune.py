@@ -14,6 +14,8 @@ from hf_ssl.cli.main import main
 from hf_ssl.cli.run_file import recipe_names
 from hf_ssl.data.loading import load_splits
 from hf_ssl.errors import InputError
+from hf_ssl.hub.contents import contents
+from hf_ssl.hub.finetuned_card import make_finetuned_card
 from hf_ssl.trainers.schedules import tri_stage
 from hf_ssl.trainers.tasks import TASKS, task_named
 from tests.tiny_encoders import save_image_encoder, save_mel_encoder
@@ -64,6 +66,7 @@ def test_finetune_prints_what_came_out_and_how_to_load_it(encoder, tmp_path, cap
     printed = capsys.readouterr().out
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert f"{metrics['num_trained_parameters']:,} of {metrics['num_parameters']:,}" in printed
+    assert "labelled training items: 32\n" in printed
     for split in ("validation", "test"):
         assert f"{metrics[split]['accuracy']:.4f}" in printed
     lines = [line.strip() for line in printed.splitlines() if "import" in line or " = " in line]
@@ -123,6 +126,31 @@ def test_trackio_gets_one_run_with_the_losses_and_the_scores(encoder, tmp_path):
     assert {"train/loss", "eval/accuracy", "test/accuracy"} <= logged
 
 
+def test_few_labels_are_told(encoder, tmp_path, capsys):
+    more = ["data.max_train_items=500", "data.train_fraction=0.1", "data.train_fraction_seed=2", "model.tuner=head"]
+    assert main(command(encoder, tmp_path, *more)) == 0
+    number = json.loads((tmp_path / "metrics.json").read_text())["num_train_items"]
+    assert 45 <= number <= 55
+    assert f"labelled training items: {number} (10 % of each class, seed 2)\n" in capsys.readouterr().out
+    text = make_finetuned_card(contents(tmp_path), "me/few", None).text
+    assert f"It was trained on {number} labelled items, 10 % of each class (seed 2)." in text
+
+
+def test_the_preset_of_mae():
+    """He et al. 2021, table 9, and the authors' FINETUNE.md for ViT-B."""
+    run = read_fine_tuning("finetune_vit_imagenet", ["training.use_cpu=true"])
+    model, data, settings = run.model, run.data, run.training
+    devices = 32
+    assert settings.learning_rate == pytest.approx(5e-4 * settings.per_device_train_batch_size * devices / 256)
+    assert (settings.layer_decay, settings.weight_decay, settings.label_smoothing_factor) == (0.65, 0.05, 0.1)
+    assert (settings.num_train_epochs, settings.warmup_steps, settings.schedule) == (100, 0.05, "cosine")
+    assert (settings.adam_beta1, settings.adam_beta2, settings.max_grad_norm) == (0.9, 0.999, 0.0)
+    assert settings.learning_rate * settings.final_learning_rate_scale == pytest.approx(1e-6)
+    assert (model.drop_path, model.tuner) == (0.1, "none")
+    assert (data.mixup, data.cutmix, data.mixing_probability, data.cutmix_share) == (0.8, 1.0, 1.0, 0.5)
+    assert (data.random_erasing, data.labelled_augmentation) == (0.25, "random_crop")
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_can_be_read(recipe):
     """And name columns that their data have, where that is embedded."""
@@ -178,7 +206,7 @@ def factor(name: str, settings, step: int) -> float:
 
 
 def test_there_is_a_recipe_for_each_modality_with_lora_and_one_for_ctc():
-    runs = [read_fine_tuning(recipe, []).model for recipe in RECIPES]
+    runs = [read_fine_tuning(recipe, ["training.use_cpu=true"]).model for recipe in RECIPES]
     assert {TASKS[run.task].modality for run in runs if run.tuner == "lora"} == {"vision", "speech", "text"}
     assert "ctc" in {run.task for run in runs}
 

@@ -94,6 +94,81 @@ def test_runs_in_workers(folder, augment_on):
     assert pickle.loads(pickle.dumps(prepared.collator)).views == prepared.collator.views
 
 
+def test_multi_crop_gives_global_and_local_views_of_two_sizes(folder):
+    options = {"augmentation": "dino_small", "local_image_size": 8}
+    prepared = prepare_images(arguments(folder, **options), seed=0, encoder=None)
+    raw = batch_of(prepared, range(8))
+    assert {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in raw.items()} == {
+        "pixel_values": ((8, 2, 3, 16, 16), torch.uint8),
+        "augmentation": ((8, 2, 11), torch.float32),
+        "local_pixel_values": ((8, 4, 3, 8, 8), torch.uint8),
+        "local_augmentation": ((8, 4, 11), torch.float32),
+    }
+    batch = finished(prepared, range(8))
+    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
+        "pixel_values": (8, 2, 3, 16, 16),
+        "local_pixel_values": (8, 4, 3, 8, 8),
+    }
+    assert all(tensor.dtype == torch.float32 and tensor.abs().amax() <= 1 for tensor in batch.values())
+    worker = prepare_images(arguments(folder, augment_on="worker", **options), seed=0, encoder=None)
+    torch.testing.assert_close(finished(worker, range(8)), batch)
+    alone = finished(prepared, [5])
+    torch.testing.assert_close(alone, {name: tensor[5:6] for name, tensor in batch.items()})
+
+
+def test_local_views_larger_than_the_global_ones(folder):
+    with pytest.raises(InputError, match=r"local_image_size is 96, more than data\.image_size=32.*about 16"):
+        prepare_images(arguments(folder, image_size=32, augmentation="dino_small"), seed=0, encoder=None)
+    prepare_images(arguments(folder, image_size=32), seed=0, encoder=None)  # no local views, nothing to say
+    with pytest.raises(InputError, match=r"data\.local_image_size is 0"):
+        arguments(folder, local_image_size=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"), [("crop_flip", {"pixel_values"}), ("beit", {"pixel_values", "augmentation"})]
+)
+def test_presets_of_one_view_have_no_dimension_for_views(folder, name, keys):
+    prepared = prepare_images(arguments(folder, augmentation=name), seed=0, encoder=None)
+    raw = batch_of(prepared, range(8))
+    assert raw.keys() == keys
+    assert raw["pixel_values"].shape == (8, 3, 16, 16)
+    batch = finished(prepared, range(8))
+    assert batch.keys() == {"pixel_values"}
+    assert batch["pixel_values"].shape == (8, 3, 16, 16)
+    worker = prepare_images(arguments(folder, augmentation=name, augment_on="worker"), seed=0, encoder=None)
+    torch.testing.assert_close(finished(worker, range(8)), batch)
+
+
+def test_flips_come_as_often_as_the_preset_says(tmp_path):
+    """A picture whose left half is black and right half white shows whether it was mirrored."""
+    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
+    pixels[:, 8:] = 255
+    folder = tmp_path / "halves"
+    folder.mkdir()
+    Image.fromarray(pixels).save(folder / "half.png")
+    shares = {}
+    for name in ("crop_flip", "crop", "rotnet"):
+        prepared = prepare_images(arguments(folder, augmentation=name), seed=0, encoder=None)
+        views = batch_of(prepared, [ItemKey(epoch, 0) for epoch in range(400)])["pixel_values"].float()
+        shares[name] = (views[..., :8].mean(dim=(1, 2, 3)) > views[..., 8:].mean(dim=(1, 2, 3))).float().mean().item()
+    assert shares == pytest.approx({"crop_flip": 0.5, "crop": 0.0, "rotnet": 0.5}, abs=0.06)
+
+
+def test_items_with_their_numbers(folder):
+    prepared = prepare_images(arguments(folder), seed=0, encoder=None, with_indices=True)
+    assert prepared.config_updates == {"encoder_config": {"image_size": 16}, "num_items": 8}
+    batch = finished(prepared, [ItemKey(3, 6), ItemKey(0, 2)])
+    assert batch["item_indices"].tolist() == [6, 2]
+    assert batch["item_indices"].dtype == torch.int64
+    assert "item_indices" not in batch_of(prepare_images(arguments(folder), seed=0, encoder=None), [0])
+
+
+def test_items_of_a_stream_have_no_numbers():
+    args = ImageDataArguments(path="sample:emoji", image_size=16, streaming=True)
+    with pytest.raises(InputError, match=r"data\.streaming is true.*set data\.streaming=false"):
+        prepare_images(args, seed=0, encoder=None, with_indices=True)
+
+
 def test_objective_draws_from_the_items_generators(folder):
     prepared = prepare_images(arguments(folder), seed=0, encoder=None)
 

@@ -141,3 +141,16 @@ def test_too_few_items_or_too_small_a_budget_say_what_to_do() -> None:
         EpochBatchSampler(3, 4, seed=0)
     with pytest.raises(InputError, match="training.max_batch_length=10"):
         EpochBatchSampler(1000, 1, seed=0, lengths=LENGTHS, max_batch_length=10)
+
+
+def test_repeats_may_change_between_epochs() -> None:
+    """The number of batches, which the schedule knows, stays; so does what (seed, epoch) says of an epoch."""
+    sampler, fresh = EpochBatchSampler(12, 4, seed=0), EpochBatchSampler(12, 4, seed=0)
+    sampler.set_epoch(1)
+    sampler.set_repeats([3.0] * 4 + [0.0] * 8)
+    keys = [key for batch in sampler for key in batch]
+    assert sorted(keys) == [ItemKey(1, index, copy) for index in range(4) for copy in range(3)]
+    sampler.set_repeats(None)
+    fresh.set_epoch(1)
+    assert list(sampler) == list(fresh)
+    assert len(sampler) == len(fresh) == 3

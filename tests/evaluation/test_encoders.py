@@ -72,6 +72,11 @@ def test_an_encoder_without_its_preprocessor(tmp_path):
         load_encoder(tmp_path)
 
 
+def test_colours_are_images():
+    """ImageGPT's tokens have the name of a text's."""
+    assert modality_of(TINY["igpt"]()[0].encoder) == "vision"
+
+
 def test_an_encoder_of_no_modality():
     encoder = BertModel(BertConfig(**TRANSFORMER, vocab_size=8))
     encoder.main_input_name = "point_clouds"

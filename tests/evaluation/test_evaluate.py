@@ -8,12 +8,14 @@ import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor, set_seed
 
 from hf_ssl.data.arguments import SpeechDataArguments
+from hf_ssl.data.low_shot import low_shot_rows
 from hf_ssl.errors import InputError
 from hf_ssl.evaluation.encoders import load_encoder
-from hf_ssl.evaluation.evaluate import evaluate_encoder, measure
+from hf_ssl.evaluation.evaluate import evaluate_encoder, features_of, labelled_items, measure
 from hf_ssl.evaluation.knn import fit_knn
 from hf_ssl.evaluation.probes import fit_linear_probe
 from hf_ssl.evaluation.scores import SCORES
+from hf_ssl.evaluation.splits import labelled_splits
 from tests.evaluation.tiny_data import COUNTS, image_data, speech_data, text_data
 from tests.tiny_encoders import TRANSFORMER, save_image_encoder, save_speech_encoder, save_text_encoder
 
@@ -145,3 +147,40 @@ def test_a_broken_file_is_named_or_left_out(tmp_path):
     data.on_error = "skip"
     result = evaluate_encoder(folder, data, seeds=(0, 1), batch_size=8)
     assert result.num_items == {**COUNTS, "train": COUNTS["train"] - 1}
+
+
+def test_few_labels_have_rows_of_their_own(tmp_path):
+    """The rows of a share are what the classifiers make of the subsets that its seeds draw."""
+    data, folder = image_data(tmp_path / "data"), save_image_encoder(tmp_path / "encoder")
+    result = evaluate_encoder(folder, data, train_fractions=[0.5, 1.0], seeds=[3, 4])
+    assert [(row.train_fraction, row.num_labelled) for row in result.rows] == [(0.5, 10)] * 6 + [(1.0, 20)] * 6
+    few = result.row("encoder", "kNN", train_fraction=0.5)
+    assert few.seeds == [3, 4]
+    assert [len(row.runs) for row in result.rows] == [2] * 6 + [1, 1, 2, 2, 1, 1]
+    encoder, processor = load_encoder(folder)
+    items = labelled_items(labelled_splits(data, "vision"), "vision", processor)
+    features = features_of(encoder, items=items, layers="last", pooling="mean", title="")
+    ((layer, splits),) = features.items()
+    for run, seed in zip(few.runs, few.seeds, strict=True):
+        rows = low_shot_rows(items.labels["train"].tolist(), 0.5, seed)
+        fewer = {layer: {**splits, "train": splits["train"][rows]}}
+        assert run == measure(fit_knn, fewer, {**items.labels, "train": items.labels["train"][rows]})
+    full = evaluate_encoder(folder, data, seeds=[3, 4])
+    assert full.rows == result.rows[6:]
+    assert "| 10 (50 %) |" in result.to_markdown()
+    assert "| 20 |" in result.to_markdown()
+
+
+def test_the_data_can_have_few_labels_themselves(tmp_path):
+    data = image_data(tmp_path / "data")
+    data.train_fraction = 0.5
+    result = evaluate_encoder(save_image_encoder(tmp_path / "encoder"), data, seeds=(0, 1))
+    assert result.num_items == {**COUNTS, "train": 10}
+    assert {row.num_labelled for row in result.rows} == {10}
+
+
+def test_a_share_that_cannot_be(tmp_path):
+    with pytest.raises(InputError, match=r"--train-fraction is 1\.5; give a share of the training items in \(0, 1\]"):
+        evaluate_encoder(
+            save_image_encoder(tmp_path / "encoder"), image_data(tmp_path / "data"), train_fractions=[1.5]
+        )

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import ViTForImageClassification, ViTImageProcessorPil, set_seed
 
 from hf_ssl.hub.environment import save_environment
-from tests import tiny
+from tests import tiny_vision
 from tests.hub_server import HubServer, serve
 from tests.hub_store import WRITER
 
@@ -45,7 +45,7 @@ def client(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> H
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `hf-ssl pretrain` leaves of a tiny SimCLR run, checkpoint to resume from included; not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "simclr_tiny"
-    model, _ = tiny.simclr()
+    model, _ = tiny_vision.simclr()
     processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
     for name in ("pretraining", "checkpoint-2"):
         model.save_pretrained(folder / name)

@@ -11,18 +11,19 @@ from huggingface_hub import ModelCard
 
 from hf_ssl.data import samples
 from hf_ssl.errors import InputError
-from hf_ssl.hub.card import read_objective_card, write_card
+from hf_ssl.hub.card import read_objective_card, row_of, write_card
 from hf_ssl.hub.results import PRETRAINED, Result, add_results, read_results
 from hf_ssl.hub.sources import SAMPLES
-from hf_ssl.modeling import OBJECTIVES
-from tests import tiny
+from hf_ssl.modeling import DISTILLATION, OBJECTIVES
+from tests import tiny_vision
 from tests.hub_store import check_card
 
 
 def probe(accuracy: float = 0.6) -> list[Result]:
     """A linear probe of the encoder beside three random ones."""
     shared = {
-        "evaluation": "linear probe of category",
+        "evaluation": "offline linear probe of category",
+        "num_labelled": 2176,
         "task": "image-classification",
         "dataset": "sample:emoji",
         "split": "test",
@@ -73,7 +74,7 @@ def test_what_it_says(run_dir: Path) -> None:
 
 
 def test_the_number_of_parameters_is_the_encoders(run_dir: Path) -> None:
-    model, _ = tiny.simclr()
+    model, _ = tiny_vision.simclr()
     number = sum(weight.numel() for weight in model.encoder.state_dict().values())
     assert f"| parameters and buffers | {number:,} |" in write_card(run_dir).read_text("utf-8")
 
@@ -84,10 +85,10 @@ def test_what_was_measured_stands_in_it_with_spread_and_baselines(run_dir: Path)
     card = ModelCard.load(write_card(run_dir))
     assert "Nothing has been measured" not in card.text
     table = """\
-| data | evaluation | features | accuracy | macro F1 | seeds |
-|---|---|---|---:|---:|---|
-| sample:emoji, test | linear probe of category | pretrained | 0.600 [0.550, 0.650] | 0.500 | 42 |
-| sample:emoji, test | linear probe of category | random initialisation | 0.400 ± 0.100 |  | 0, 1, 2 |
+| data | evaluation | labelled items | features | accuracy | macro F1 | seeds |
+|---|---|---:|---|---:|---:|---|
+| sample:emoji, test | offline linear probe of category | 2,176 | pretrained | 0.600 [0.550, 0.650] | 0.500 | 42 |
+| sample:emoji, test | offline linear probe of category | 2,176 | random initialisation | 0.400 ± 0.100 |  | 0, 1, 2 |
 
 """
     assert table in card.text
@@ -153,3 +154,25 @@ def test_every_objective_has_what_a_card_needs(name: str) -> None:
 def test_every_sample_has_a_licence() -> None:
     folder = Path(samples.__file__).parent
     assert set(SAMPLES) == {path.parent.name for path in folder.glob("*/train.parquet")}
+
+
+def test_an_online_probe_stands_apart_from_what_was_measured_offline(run_dir: Path) -> None:
+    facts = {
+        "online_probe": {"knn_accuracy": 0.61, "probe_accuracy": 0.5, "num_labelled": 1024, "num_validation": 512}
+    }
+    (run_dir / "metrics.json").write_text(json.dumps(facts), encoding="utf-8")
+    add_results(run_dir, probe())
+    text = " ".join(write_card(run_dir).read_text("utf-8").split())
+    assert (
+        "Online probe, measured while the encoder learned and not to be compared with what is measured offline: "
+        "fitted on 1024 labelled items, it predicted 512 validation items with kNN at accuracy 0.610 and with a "
+        "linear probe at accuracy 0.500. ## Limits"
+    ) in text
+    table = text.partition("## Results")[2].partition("±")[0]
+    assert "offline linear probe of category" in table
+    assert "0.610" not in table
+
+
+def test_a_distillation_of_an_earlier_version_lacks_settings_of_today() -> None:
+    data = {"path": "sample:emoji", "image_column": "image"}
+    assert row_of({"objective": DISTILLATION.title, "data": data}).modality == "vision"

@@ -8,13 +8,13 @@ from transformers import AutoImageProcessor, AutoModel
 
 from hf_ssl.errors import InputError
 from hf_ssl.hub.export import export_run
-from tests import tiny
+from tests import tiny_vision
 
 
 @pytest.mark.parametrize("source", ["checkpoint-2", "pretraining", "."])
 def test_from_each_folder_of_a_run(run_dir: Path, tmp_path: Path, source: str) -> None:
     destination = export_run(run_dir / source, tmp_path / "plain")
-    model, _ = tiny.simclr()
+    model, _ = tiny_vision.simclr()
     encoder = AutoModel.from_pretrained(destination, add_pooling_layer=False)
     assert encoder.state_dict().keys() == model.encoder.state_dict().keys()
     for name, weight in model.encoder.state_dict().items():

@@ -13,7 +13,7 @@ from transformers import AutoModelForPreTraining
 from hf_ssl.hub.push import push_run
 from hf_ssl.modeling.vision.simclr import SimCLRForPreTraining
 from hf_ssl.trainers.finetuned import load_finetuned
-from tests import tiny
+from tests import tiny_vision
 from tests.hub_server import HubServer
 
 REPO, ADAPTER = "tester/simclr", "tester/adapter"
@@ -81,7 +81,7 @@ def test_where_hf_ssl_is(client: HubServer, run_dir: Path, adapter: Path) -> Non
     push_run(run_dir, REPO)
     push_run(adapter, ADAPTER, encoder=REPO)
     pretrained = SimCLRForPreTraining.from_pretrained(REPO, subfolder="pretraining")
-    for name, weight in tiny.simclr()[0].state_dict().items():
+    for name, weight in tiny_vision.simclr()[0].state_dict().items():
         torch.testing.assert_close(pretrained.state_dict()[name], weight, rtol=0, atol=0)
     local, _ = load_finetuned(adapter)
     classifier, processor = load_finetuned(ADAPTER)
@@ -92,7 +92,7 @@ def test_where_hf_ssl_is(client: HubServer, run_dir: Path, adapter: Path) -> Non
 
 
 def test_transformers_own_push_to_hub(client: HubServer) -> None:
-    model, _ = tiny.simclr()
+    model, _ = tiny_vision.simclr()
     model.push_to_hub("tester/own", private=True)
     model.push_to_hub("tester/own", private=True)  # once more, now that it exists
     repository = client.model("tester/own")

@@ -35,7 +35,7 @@ def test_assign_is_the_loop_over_clusters():
 def test_assign_in_chunks(monkeypatch):
     frames, centroids = blobs(7, 501, 5, spread=5.0)
     whole = assign(frames, centroids)
-    monkeypatch.setattr("hf_ssl.trainers.kmeans._DISTANCES_AT_ONCE", 70)
+    monkeypatch.setattr("hf_ssl.modeling.blocks.codebook.DISTANCES_AT_ONCE", 70)
     assert assign(frames, centroids).equal(whole)
 
 

@@ -20,7 +20,7 @@ from hf_ssl.errors import InputError
 from hf_ssl.evaluation.features import extract_features, feature_loader
 from hf_ssl.evaluation.knn import fit_knn
 from hf_ssl.evaluation.probes import fit_linear_probe
-from hf_ssl.trainers.online_evaluation import LINEAR_C, OnlineProbe
+from hf_ssl.trainers.online_evaluation import LINEAR_C, ONLINE_PROBE, OnlineProbe, set_apart
 from tests.tiny import TINY
 from tests.trainers.comparing import assert_identical, weights
 from tests.trainers.recordings import write_recordings
@@ -131,3 +131,18 @@ def test_the_first_of_two_ranks_measures_for_both(data, tmp_path):
 def test_unknown_method_names_the_nearest():
     with pytest.raises(InputError, match="did you mean 'linear'"):
         OnlineProbe(None, None, None, None, methods=["lineer"])
+
+
+def test_it_stands_apart_in_the_metrics_of_a_run(data):
+    """What metrics.json says of it cannot be taken for what `hf-ssl evaluate` measures of the finished encoder."""
+    splits = load_splits(SpeechDataArguments(path=data, label_column="speaker"), "speech")
+    collator = LabelledCollator(modality="speech", processor=Wav2Vec2FeatureExtractor())
+    probe = OnlineProbe(None, splits["train"], splits["validation"], collator, max_train_items=5)
+    trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[object(), probe]))
+    metrics = {"eval_loss": 1.5, "eval_knn_accuracy": 0.5, "eval_probe_accuracy": 0.25}
+    assert set_apart(metrics, trainer) == {
+        "eval_loss": 1.5,
+        ONLINE_PROBE: {"knn_accuracy": 0.5, "probe_accuracy": 0.25, "num_labelled": 5, "num_validation": 8},
+    }
+    trainer.callback_handler.callbacks = []
+    assert set_apart({"eval_loss": 1.5}, trainer) == {"eval_loss": 1.5}

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import random
 import subprocess
@@ -12,15 +13,20 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from safetensors.torch import load_file
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from hf_ssl.data.keyed import KeyedDataset
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.vision.simclr import SimCLRConfig, SimCLRForPreTraining
 from hf_ssl.trainers.arguments import SSLTrainingArguments
-from hf_ssl.trainers.pretraining import SSLTrainer
+from hf_ssl.trainers.pretraining import OptimizerSteps, SSLTrainer
 from tests.modeling.vision.simclr_ranks import ENCODERS
 from tests.tiny import TINY
 from tests.trainers.comparing import assert_identical, assert_same_step, weights
+from tests.trainers.train_tiny import NoisyCollator, Rows
 
 SCRIPT = Path(__file__).parent / "train_tiny.py"
 LAUNCHERS = {
@@ -173,3 +179,81 @@ def test_killed_three_times_on_one_and_two_processes(objective: str, ranks: int,
     killed, met = train_while_being_killed(objective, tmp_path / "killed", *options, ranks=ranks, kills=3, seed=ranks)
     assert met == 3
     assert_identical(whole, weights(killed))
+
+
+class WeightDecays(TrainerCallback):
+    """What the optimiser had at each step, and the norms of the gradients that it was given."""
+
+    def __init__(self) -> None:
+        self.decays: list[list[float]] = []
+        self.norms: list[float] = []
+
+    def on_optimizer_step(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        self.decays.append([group["weight_decay"] for group in kwargs["optimizer"].param_groups])
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        self.norms.append(max(float(gradient.norm()) for gradient in gradients))
+
+
+def dino_trainer(output: Path, steps: int = 6) -> tuple[SSLTrainer, WeightDecays]:
+    model, batch = TINY["dino"]()
+    args = SSLTrainingArguments(
+        output_dir=str(output),
+        per_device_train_batch_size=8,
+        max_steps=steps,
+        learning_rate=1e-3,
+        final_learning_rate_scale=0.1,
+        warmup_steps=0,
+        weight_decay=0.04,
+        final_weight_decay=0.4,
+        max_grad_norm=0.0,
+        max_parameter_grad_norm=0.02,
+        save_steps=3,
+        logging_steps=1,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    watch = WeightDecays()
+    dataset = KeyedDataset(Rows(batch, 16))
+    return SSLTrainer(model, args, dataset, NoisyCollator(noise=0.1), callbacks=[watch]), watch
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1e9])
+def test_each_gradient_is_clipped_after_the_scale_of_fp16_is_taken_off(tmp_path: Path, max_grad_norm: float) -> None:
+    """Clipped with its scale, the gradient would then be divided by it."""
+    model, batch = TINY["dino"]()
+    args = SSLTrainingArguments(
+        output_dir=str(tmp_path), max_parameter_grad_norm=0.02, max_grad_norm=max_grad_norm, fp16=True, use_cpu=True
+    )
+    Accelerator(cpu=True)  # an accelerated optimiser needs one
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer = AcceleratedOptimizer(torch.optim.SGD(model.parameters()), scaler=scaler)
+    scaler.scale(model(**batch).loss).backward()
+    if max_grad_norm > 0:  # as the trainer does before it calls the callbacks
+        scaler.unscale_(optimizer.optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    before = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    state = TrainerState(max_steps=10, global_step=5)
+    OptimizerSteps().on_pre_optimizer_step(args, state, TrainerControl(), model=model, optimizer=optimizer)
+    scale = 1.0 if max_grad_norm > 0 else 1024.0
+    norms = {name: gradient.norm().item() / scale for name, gradient in before.items()}
+    assert max(norms.values()) > 0.02
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            assert p.grad.norm().item() == pytest.approx(min(norms[name], 0.02), rel=1e-3, abs=1e-6)
+
+
+def test_weight_decay_rises_gradients_are_clipped_and_a_resumed_run_goes_on_exactly(tmp_path: Path) -> None:
+    """DINO's training: besides these, its centre, its temperature and its teacher are state."""
+    trainer, watch = dino_trainer(tmp_path)
+    trainer.train()
+    expected = [0.04 + 0.36 * (1 - math.cos(math.pi * step / 6)) / 2 for step in range(6)]
+    assert [decays[0] for decays in watch.decays] == pytest.approx(expected)
+    assert [decays[1] for decays in watch.decays] == [0.0] * 6
+    assert watch.norms == pytest.approx([0.02] * 6, rel=1e-3)
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates[-1] == pytest.approx(1e-3 * (0.1 + 0.9 * (1 + math.cos(math.pi * 5 / 6)) / 2))
+    resumed, after = dino_trainer(tmp_path)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert after.decays == watch.decays[3:]
+    assert_identical(trainer.model.state_dict(), resumed.model.state_dict())

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
@@ -67,7 +68,22 @@ class NoisyCollator:
             if name in batch and self.noise:
                 noise = [torch.randn(batch[name].shape[1:], generator=generator) for generator in generators]
                 batch[name] = batch[name] + self.noise * torch.stack(noise)
+        if "item_indices" in batch:
+            batch["item_indices"] = torch.tensor([e["key"].index for e in examples])
         return batch
+
+
+class PlainCollator:
+    """Images as an encoder reads them: the first view of each, with noise that is always the same of an item."""
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def __call__(self, examples):
+        images = [e["pixel_values"] if e["pixel_values"].dim() == 3 else e["pixel_values"][0] for e in examples]
+        generators = [item_generator(1, 0, e["key"].index) for e in examples]
+        noise = [torch.randn(image.shape, generator=g) for image, g in zip(images, generators, strict=True)]
+        return {"pixel_values": torch.stack(images) + self.noise * torch.stack(noise)}
 
 
 def main():
@@ -88,9 +104,14 @@ def main():
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--best", action="store_true")
+    parser.add_argument("--cache-chunk-size", type=int)
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, batch = TINY[options.objective]()
+    if model.needs_item_indices:
+        set_seed(0)
+        model.config.num_items = options.items
+        model = type(model)(model.config)
     if options.layerdrop:
         model.encoder.config.layerdrop = options.layerdrop
     for module in model.modules():
@@ -117,10 +138,12 @@ def main():
         eval_strategy="steps" if options.best else "no",
         eval_steps=options.save_steps or None,
         load_best_model_at_end=options.best,
+        cache_chunk_size=options.cache_chunk_size,
     )
     rows = Rows(batch, options.items)
     train = KeyedIterableDataset(ShuffledStream(rows)) if options.stream else KeyedDataset(rows)
-    trainer = SSLTrainer(model, args, train, NoisyCollator(options.noise), eval_dataset=KeyedDataset(rows))
+    collator, plain = NoisyCollator(options.noise), PlainCollator(options.noise)
+    trainer = SSLTrainer(model, args, train, collator, eval_dataset=KeyedDataset(rows), plain_collator=plain)
     Path(options.output).mkdir(parents=True, exist_ok=True)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(options.output))
     name = "model" if trainer.is_world_process_zero() else f"model-{args.process_index}"

@@ -45,3 +45,51 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, 
         # not -inf, which turns the entropy of these scores into NaN (0 * -inf)
         logits = logits.scatter(1, itself[:, None], torch.finfo(logits.dtype).min)
         return F.cross_entropy(logits, targets), logits, targets
+
+
+def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The contrastive loss against a memory of negatives (He et al. 2019, arXiv:1911.05722, Eq. 1).
+
+    `l_i = -log( exp(q_i·k_i / τ) / (exp(q_i·k_i / τ) + Σ_n exp(q_i·n / τ)) )`, all of length 1; in fp32, autocast off.
+
+    Args:
+        queries (`Tensor` of shape `(B, D)`): they need not be normalised.
+        keys (`Tensor` of shape `(B, D)`): the positive of each query; likewise.
+        negatives (`Tensor` of shape `(K, D)`): unit vectors, the same for all queries.
+        temperature (`float`): τ > 0.
+
+    Returns:
+        loss (scalar): mean of `l_i`, in nats.
+        logits (`Tensor` of shape `(B, 1 + K)`): cosines over τ; the first column is the positive.
+        targets (`Tensor` of shape `(B,)`): zeros.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        queries, keys = F.normalize(queries.float(), dim=1), F.normalize(keys.float(), dim=1)
+        positive = (queries * keys).sum(dim=1, keepdim=True)  # (B, 1)
+        logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
+        targets = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+        return F.cross_entropy(logits, targets), logits, targets
+
+
+def info_nce_in_batch(anchors: Tensor, candidates: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The contrastive loss whose negatives are the other candidates of the batch, those of all processes.
+
+    `l_i = -log( exp(a_i·c_i / τ) / Σ_k exp(a_i·c_k / τ) )`, all of length 1; in fp32, autocast off. Unlike in
+    [`nt_xent`] no anchor is a candidate (MoCo v3, NNCLR).
+
+    Args:
+        anchors (`Tensor` of shape `(B, D)`): this process's; they need not be normalised.
+        candidates (`Tensor` of shape `(B, D)`): in the same order; likewise.
+        temperature (`float`): τ > 0.
+
+    Returns:
+        loss (scalar): mean of `l_i` over this process's anchors, in nats; the gradient reaches whichever side has one,
+            on every process.
+        logits (`Tensor` of shape `(B, N)`): cosines over τ.
+        targets (`Tensor` of shape `(B,)`): the column of each row's positive.
+    """
+    with torch.autocast(anchors.device.type, enabled=False):
+        anchors, candidates = F.normalize(anchors.float(), dim=1), F.normalize(candidates.float(), dim=1)
+        logits = anchors @ gather_with_gradient(candidates).T / temperature
+        targets = torch.arange(len(anchors), device=anchors.device) + process_rank() * len(anchors)
+        return F.cross_entropy(logits, targets), logits, targets

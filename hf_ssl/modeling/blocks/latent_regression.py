@@ -1,11 +1,12 @@
-"""What data2vec regresses: the mean of a teacher's upper layers, each normalised over time."""
+"""What data2vec and I-JEPA regress: a teacher's layers, normalised and averaged, and the error of a prediction."""
 
-# N rows, T frames, P positions (masked frames), D features
+# N rows, T frames or patches, P positions (masked ones), D features
 
 import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 1e-5
@@ -45,6 +46,43 @@ def average_layers(layers: Sequence[Tensor], is_frame: Tensor) -> Tensor:
     for layer in layers[1:]:
         total = total + normalise_over_time(layer, is_frame)
     return total / len(layers)
+
+
+def normalise_features(vectors: Tensor) -> Tensor:
+    """Layer normalisation without scale and shift: each vector (..., D) gets mean 0 and variance 1, in fp32."""
+    return F.layer_norm(vectors.float(), vectors.shape[-1:])
+
+
+def average_blocks(layers: Sequence[Tensor]) -> Tensor:
+    """The mean over layers, each vector normalised before and after: data2vec's targets for images.
+
+    Reference: facebookresearch/data2vec_vision, `beit/engine_for_cyclical.py`, commit af9a363, with the settings of
+    its README.
+
+    Args:
+        layers (sequence of `Tensor` of shape `(N, T, D)`): outputs of whole blocks of the teacher, at least one.
+
+    Returns:
+        `Tensor` of shape `(N, T, D)`, fp32.
+    """
+    total = normalise_features(layers[0])
+    for layer in layers[1:]:
+        total = total + normalise_features(layer)
+    return normalise_features(total / len(layers))
+
+
+def smooth_l1_errors(predictions: Tensor, targets: Tensor, beta: float) -> Tensor:
+    """The error of each prediction: the mean over features of `½ e²/β` where |e| < β, and `|e| − ½ β` elsewhere.
+
+    Args:
+        predictions (`Tensor` of shape `(..., D)`): of the student.
+        targets (`Tensor` of shape `(..., D)`): fp32.
+        beta (`float`): β > 0.
+
+    Returns:
+        `Tensor` of shape `(...)`, fp32.
+    """
+    return F.smooth_l1_loss(predictions.float(), targets, beta=beta, reduction="none").mean(dim=-1)
 
 
 def regression_errors(predictions: Tensor, targets: Tensor) -> Tensor:

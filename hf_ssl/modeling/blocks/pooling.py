@@ -21,7 +21,7 @@ def check_pooling(pooling: str) -> None:
 
 def has_class_token(encoder: PreTrainedModel) -> bool:
     """Whether an encoder has a class token at the first position, as every encoder of text does."""
-    reads_text = encoder.main_input_name == "input_ids"
+    reads_text = encoder.main_input_name == "input_ids" and "image" not in encoder.input_modalities
     return reads_text or any(name.endswith(CLASS_TOKENS) for name, _ in encoder.named_parameters())
 
 

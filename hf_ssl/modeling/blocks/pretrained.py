@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -15,6 +15,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.over_items import OverItems
 
 OPTIONAL = ("pooler.", "masked_spec_embed", "mask_token")
 """Parts that an objective may leave out of an encoder, or want where its checkpoint has none."""
@@ -45,9 +46,12 @@ class SSLPreTrainedModel(PreTrainedModel):
 
     * `draw_inputs`: the random inputs of `forward` (masks, corrupted tokens, negatives), drawn by the data loader;
     * `count_predictions`: over how many predictions each term of the loss is a mean;
+    * `start_epoch`: what is made of all training items between two epochs (clusters), for `needs_item_indices`;
+    * `item_repeats`: how often each training item comes in an epoch;
     * `synchronise_teacher`: makes a teacher equal to the student, whose weights have just been loaded;
     * `before_optimizer_step`: what is done to the gradient of an optimiser step (a layer that is frozen at first);
-    * `after_optimizer_step`: what happens once per optimiser step (teacher, queue, centre).
+    * `after_optimizer_step`: what happens once per optimiser step (teacher, queue, centre);
+    * `constant_learning_rate`: submodules whose learning rate does not decay.
     """
 
     config: SSLConfig
@@ -65,6 +69,19 @@ class SSLPreTrainedModel(PreTrainedModel):
     """Whether the objective trains the encoder's own pooling layer; without need it is left out, so no weight stays
     untrained.
     """
+
+    needs_item_indices = False
+    """Whether the objective keeps something of each training item (a cluster): its batches then have `item_indices`
+    (B,), and its config is told the number of items as `num_items`.
+    """
+
+    needs_pixel_scale = False
+    """Whether the objective needs the colours of normalised pixels: its config is then told `image_mean` and
+    `image_std` of the image processor, as `pixel_mean` and `pixel_scale`.
+    """
+
+    constant_learning_rate: ClassVar[tuple[str, ...]] = ()
+    """Names of submodules whose learning rate does not decay: after the warm-up it stays at its peak."""
 
     def __init__(self, config: SSLConfig) -> None:
         super().__init__(config)
@@ -157,6 +174,30 @@ class SSLPreTrainedModel(PreTrainedModel):
 
     def synchronise_teacher(self) -> None:
         """Called when the encoder has got its weights from elsewhere: a teacher becomes the student's copy again."""
+
+    def start_epoch(self, epoch: int, over_items: OverItems, generator: torch.Generator) -> list[nn.Parameter]:
+        """Called before each epoch of an objective that `needs_item_indices`, on all processes alike.
+
+        All that it finds out is state (buffers and parameters): a run that is resumed within an epoch goes on from
+        there and does not call it again.
+
+        Args:
+            epoch (`int`): from 0.
+            over_items ([`OverItems`]): computes something of every training item.
+            generator (`torch.Generator`): for all random draws, on the CPU; known by (seed, epoch).
+
+        Returns:
+            `list[nn.Parameter]`: parameters that have been drawn anew, so that the optimiser forgets what it knows of
+            them.
+        """
+        return []
+
+    def item_repeats(self) -> Tensor | None:
+        """How often each training item comes in this epoch, on average: (N,), fp64, of sum N; `None` is once."""
+        return None
+
+    def load_given_parts(self) -> None:
+        """Called before a training from scratch or from an encoder: parts that are never trained get their weights."""
 
     def before_optimizer_step(self, progress: float) -> None:
         """Called when an optimiser step's gradient is complete, with the share of the training that is done."""

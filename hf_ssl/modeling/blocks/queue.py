@@ -5,6 +5,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.gather import gather_with_gradient
@@ -15,6 +16,9 @@ class MemoryQueue(nn.Module):
 
     What a forward pass pushes waits until [`commit`] is called once per optimiser step, so that all micro-batches of
     a step see the same rows, and a forward pass that is run twice (activation checkpointing) changes nothing.
+
+    A model that holds one empties it in its `_init_weights` with [`empty`], since transformers builds models without
+    values.
 
     Args:
         size (`int`): K.
@@ -32,11 +36,20 @@ class MemoryQueue(nn.Module):
         super().__init__()
         if size < 1:
             raise InputError(f"The queue's size is {size}; give at least 1.")
-        # Random unit vectors until it is full (He et al. 2020, section 3.3: what the queue holds at the start).
-        self.register_buffer("rows", F.normalize(torch.randn(size, dim), dim=1))
-        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
-        self.register_buffer("num_filled", torch.zeros((), dtype=torch.long))
+        self.register_buffer("rows", torch.empty(size, dim))
+        self.register_buffer("pointer", torch.empty((), dtype=torch.long))
+        self.register_buffer("num_filled", torch.empty((), dtype=torch.long))
         self.waiting: list[Tensor] = []
+        self.empty()
+
+    @torch.no_grad()
+    def empty(self) -> None:
+        """Begin anew: random unit vectors, the same for every queue of this size, until there are rows."""
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randn(self.rows.shape, generator=generator, device="cpu")
+        init.copy_(self.rows, F.normalize(rows, dim=1))
+        init.zeros_(self.pointer)
+        init.zeros_(self.num_filled)
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:

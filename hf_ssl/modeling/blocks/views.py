@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -34,15 +35,18 @@ class EncodedViews(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-def ready_image_encoder(encoder: PreTrainedModel, title: str, pooling: str = "mean") -> None:
+def ready_image_encoder(
+    encoder: PreTrainedModel, title: str, pooling: str = "mean", *, joint_batch_norm: bool = True
+) -> None:
     """Check that an encoder reads images, and make it ready to be trained on whole views.
 
-    Its batch norms take the statistics of all processes; a mask token, which whole images never need, is frozen.
+    A mask token, which whole images never need, is frozen.
 
     Args:
         encoder (`PreTrainedModel`): changed in place.
         title (`str`): the objective's, for the message.
         pooling (`str`): `"cls"` needs a class token.
+        joint_batch_norm (`bool`): its batch norms take the statistics of all processes; else of their own process.
 
     Raises:
         InputError: for an encoder of something else, or without the class token that is asked for.
@@ -57,7 +61,8 @@ def ready_image_encoder(encoder: PreTrainedModel, title: str, pooling: str = "me
     for name, parameter in encoder.named_parameters():
         if name.endswith("mask_token"):
             parameter.requires_grad = False
-    join_batch_norms(encoder)
+    if joint_batch_norm:
+        join_batch_norms(encoder)
 
 
 def switch_off_own_masking(encoder_config: PreTrainedConfig) -> None:
@@ -72,6 +77,15 @@ def check_views(pixel_values: Tensor, num_views: int, title: str) -> None:
         raise InputError(
             f"pixel_values has the shape {tuple(pixel_values.shape)}; "
             f"{title} takes (batch, {num_views} views, channels, height, width)."
+        )
+
+
+def check_squares(pixel_values: Tensor, title: str) -> None:
+    """Raise `InputError` unless `pixel_values` has the shape (B, C, S, S): one square image an item."""
+    if pixel_values.dim() != 4 or pixel_values.shape[2] != pixel_values.shape[3]:
+        raise InputError(
+            f"pixel_values has the shape {tuple(pixel_values.shape)}; {title} takes one square image an item: "
+            "(batch, channels, side, side)."
         )
 
 
@@ -98,6 +112,46 @@ def encode_views(encoder: PreTrainedModel, pixel_values: Tensor, pooling: str, *
         hidden_states=encoded.get("hidden_states"),
         attentions=encoded.get("attentions"),
     )
+
+
+def encode_multi_crop(
+    encoder: PreTrainedModel, pixel_values: Tensor, local_pixel_values: Tensor | None, pooling: str, **kwargs: Any
+) -> EncodedViews:
+    """Global views in one pass and, where there are any, small local views in another (SwAV's multi-crop).
+
+    Args:
+        encoder (`PreTrainedModel`): any image encoder.
+        pixel_values (`Tensor` of shape `(B, V, C, S, S)`): global views.
+        local_pixel_values (`Tensor` of shape `(B, L, C, s, s)`, *optional*): local views.
+        pooling (`str`): see [`pool`].
+        kwargs: further arguments of the encoder.
+
+    Returns:
+        [`EncodedViews`] with `features` (B, V + L, D), the global views' first; the rest is that of the global views.
+    """
+    encoded = encode_views(encoder, pixel_values, pooling, **kwargs)
+    if local_pixel_values is not None:
+        of_local = encode_views(encoder, local_pixel_values, pooling, **kwargs).features
+        assert encoded.features is not None
+        assert of_local is not None
+        encoded.features = torch.cat([encoded.features, of_local], dim=1)
+    return encoded
+
+
+def encode_each_view(encoder: PreTrainedModel, pixel_values: Tensor, pooling: str, **kwargs: Any) -> EncodedViews:
+    """Each view in a pass of its own, so that batch normalisation sees one view at a time (BYOL, SimSiam ...).
+
+    Without batch norm that makes no difference, and all views go through in one pass. Arguments and result are those
+    of [`encode_views`].
+    """
+    if not any(isinstance(module, _BatchNorm) for module in encoder.modules()):
+        return encode_views(encoder, pixel_values, pooling, **kwargs)
+    passes = [encode_views(encoder, view, pooling, **kwargs) for view in pixel_values.split(1, dim=1)]
+    joined: dict[str, Any] = {"features": torch.cat([encoded["features"] for encoded in passes], dim=1)}
+    for name in ("hidden_states", "attentions"):
+        if name in passes[0]:
+            joined[name] = tuple(torch.cat(layers) for layers in zip(*(p[name] for p in passes), strict=True))
+    return EncodedViews(**joined)
 
 
 def interpolation(encoder: PreTrainedModel, pixel_values: Tensor) -> dict[str, bool]:

@@ -10,6 +10,8 @@ from hf_ssl.modeling.blocks.batch_norm import JointBatchNorm1d, JointBatchNorm2d
 from hf_ssl.modeling.blocks.contrastive import nt_xent
 from hf_ssl.modeling.blocks.gather import gather_with_gradient, sum_over_processes
 from hf_ssl.modeling.blocks.gumbel_quantizer import probability_perplexity
+from hf_ssl.modeling.blocks.item_memory import ItemMemory
+from hf_ssl.modeling.blocks.sinkhorn import sinkhorn
 
 
 def rows(*shape):
@@ -54,6 +56,19 @@ def contrasted():
     }
 
 
+def assigned():
+    scores, weights = rows(8, 3), torch.tensor([0.0] + [1.0] * 7)
+    own_rows = slice(0, 5) if dist.get_rank() == 0 else slice(5, 8)
+    return sinkhorn(scores[own_rows], 0.5, 3, weights[own_rows])
+
+
+def remembered():
+    memory = ItemMemory(5, 3)
+    memory.push(torch.tensor([[4, 1], [0, 2]])[dist.get_rank()], own(rows(4, 3)))
+    memory.commit()
+    return memory.rows
+
+
 def normalised(norm, *shape):
     x = own(3 + 2 * rows(*shape))
     y = norm(x)
@@ -75,6 +90,8 @@ if __name__ == "__main__":
         "summed": summed(),
         "perplexity": perplexity(),
         "contrasted": contrasted(),
+        "sinkhorn": assigned(),
+        "item_memory": remembered(),
         "normalised_1d": normalised(JointBatchNorm1d(3), 8, 3),
         "normalised_2d": normalised(JointBatchNorm2d(3), 4, 3, 2, 5),
     }

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.blocks.codebook import code_perplexity, cosine_logits, drop_special_labels
+from hf_ssl.modeling.blocks.codebook import code_perplexity, cosine_logits, drop_special_labels, nearest_codewords
 
 
 def test_logits_are_cosines_over_temperature():
@@ -21,6 +21,15 @@ def test_fp32_under_autocast():
         logits = cosine_logits(vectors, codebook, 0.1)
     assert logits.dtype == torch.float32
     assert torch.equal(logits, expected)
+
+
+def test_the_nearest_codeword(monkeypatch):
+    vectors, codebook = torch.randn(50, 3), torch.randn(9, 3)
+    nearest = nearest_codewords(vectors, codebook)
+    for vector, found in zip(vectors, nearest.tolist(), strict=True):
+        assert found == min(range(9), key=lambda v: float((vector - codebook[v]).square().sum()))
+    monkeypatch.setattr("hf_ssl.modeling.blocks.codebook.DISTANCES_AT_ONCE", 70)  # 7 chunks of 7 and one of 1
+    assert torch.equal(nearest_codewords(vectors, codebook), nearest)
 
 
 def test_perplexity_is_the_number_of_codes_in_use():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hf_ssl.modeling.blocks.contrastive import nt_xent
+from hf_ssl.modeling.blocks.contrastive import info_nce, info_nce_in_batch, nt_xent
 from tests.modeling.blocks.joint_rows import rows
 
 
@@ -72,3 +72,35 @@ def test_two_processes_equal_one_with_all_rows(ranks):
     for view, gradient in enumerate((first.grad, second.grad)):
         joint = torch.cat([one["gradients"][view] for one in contrasted])
         torch.testing.assert_close(joint / 2, gradient)  # DDP's mean divides by the number of processes
+
+
+def test_info_nce_equals_the_loop():
+    queries, keys, queue = rows(3, 5, 4)
+    queue = torch.nn.functional.normalize(queue, dim=1)
+
+    def score(u, v):
+        return math.exp(torch.nn.functional.cosine_similarity(u, v, dim=0).item() / 0.2)
+
+    expected = 0.0
+    for q, k in zip(queries, keys, strict=True):
+        expected -= math.log(score(q, k) / (score(q, k) + sum(score(q, row) for row in queue))) / 5
+    loss, logits, targets = info_nce(queries, keys, queue, 0.2)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert logits.shape == (5, 6)
+    assert targets.tolist() == [0] * 5
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(info_nce(queries, keys, queue, 0.2)[0], loss)
+
+
+def test_info_nce_in_batch_equals_the_loop():
+    anchors, candidates = rows(2, 5, 4)
+    expected = 0.0
+    for i in range(5):
+        scores = [torch.nn.functional.cosine_similarity(anchors[i], c, dim=0).item() / 0.3 for c in candidates]
+        expected -= (scores[i] - math.log(sum(map(math.exp, scores)))) / 5
+    loss, logits, targets = info_nce_in_batch(anchors, candidates, 0.3)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert logits.shape == (5, 5)
+    assert targets.tolist() == [0, 1, 2, 3, 4]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(info_nce_in_batch(anchors, candidates, 0.3)[0], loss)

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from hf_ssl.modeling.blocks.latent_regression import (
+    average_blocks,
     average_layers,
     channel_std,
     normalise_over_time,
     regression_errors,
+    smooth_l1_errors,
 )
 
 
@@ -20,6 +22,27 @@ def layers(num_layers=3, seed=0):
 
 def all_frames(num_rows=2, num_frames=7):
     return torch.ones(num_rows, num_frames, dtype=torch.bool)
+
+
+def normalised(values):
+    mean, variance = statistics.fmean(values), statistics.pvariance(values)
+    return [(value - mean) / math.sqrt(variance + 1e-5) for value in values]
+
+
+def test_targets_of_images_are_normalised_before_and_after_the_mean():
+    targets = average_blocks(layers())
+    for row in range(2):
+        for patch in range(7):
+            vectors = [normalised(layer[row, patch].tolist()) for layer in layers()]
+            expected = normalised([statistics.fmean(values) for values in zip(*vectors, strict=True)])
+            assert targets[row, patch].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_smooth_l1_is_a_square_up_to_beta():
+    predictions = torch.tensor([[0.0, 1.0, 5.0], [0.5, -3.0, 2.0]])
+    errors = smooth_l1_errors(predictions, torch.zeros(2, 3), beta=2.0)
+    assert errors.tolist() == pytest.approx([(0.25 + 4) / 3, (0.0625 + 2 + 1) / 3])
+    assert smooth_l1_errors(predictions.bfloat16(), torch.zeros(2, 3), beta=2.0).dtype == torch.float32
 
 
 def test_targets_are_the_mean_of_layers_that_are_normalised_over_time():

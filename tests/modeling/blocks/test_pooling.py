@@ -1,9 +1,9 @@
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.blocks.pooling import hidden_size_of, pool
+from hf_ssl.modeling.blocks.pooling import check_class_token, hidden_size_of, pool
 
 
 def test_feature_map_is_averaged_over_positions():
@@ -31,6 +31,13 @@ def test_masked_mean_ignores_padding_even_when_it_is_nan():
 
 def test_row_without_any_kept_position_gives_zeros():
     assert torch.equal(pool(torch.ones(1, 2, 3), "mean", torch.zeros(1, 2)), torch.zeros(1, 3))
+
+
+def test_colours_have_no_class_token():
+    """ImageGPT reads pixels as a text's encoder reads tokens, but none of them stands for the whole."""
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 5, "n_positions": 4}
+    with pytest.raises(InputError, match="'imagegpt' has no class token"):
+        check_class_token(AutoModel.from_config(AutoConfig.for_model("imagegpt", **sizes)))
 
 
 def test_unknown_pooling_names_the_nearest():

@@ -1,7 +1,11 @@
+import copy
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 
 
@@ -29,6 +33,25 @@ def test_single_layer():
 
 def test_plain_last_norm_learns_nothing():
     assert list(ProjectionHead([3, 2], last_batch_norm="plain")[-1].parameters()) == []
+
+
+def test_biases_that_are_asked_for_and_left_out():
+    first, _, _, second = ProjectionHead([3, 5, 2], hidden_bias=True, last_bias=False)
+    assert first.bias.shape == (5,)
+    assert second.bias is None
+
+
+def test_a_layer_of_nothing():
+    with pytest.raises(InputError, match=r"the sizes \[3, 5, 0\], from input to output"):
+        ProjectionHead([3, 5, 0])
+
+
+def test_each_view_has_its_own_statistics():
+    head = ProjectionHead([3, 5, 4, 2], last_batch_norm="scale")
+    apart = copy.deepcopy(head)
+    views = torch.randn(2, 7, 3) * torch.tensor([1.0, 4.0])[:, None, None]
+    torch.testing.assert_close(head.each_view(views), torch.stack([apart(view) for view in views]))
+    torch.testing.assert_close(head.state_dict(), apart.state_dict())  # the running statistics too
 
 
 def standardise(x):

@@ -3,7 +3,13 @@ import torch
 from transformers import AutoModel, BertConfig, ResNetConfig, SwinConfig, ViTConfig
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.blocks.views import check_views, encode_views, ready_image_encoder
+from hf_ssl.modeling.blocks.views import (
+    check_squares,
+    check_views,
+    encode_each_view,
+    encode_views,
+    ready_image_encoder,
+)
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 ENCODERS = {
@@ -31,11 +37,38 @@ def test_hidden_states_are_given_when_asked_for():
     assert len(encoded.hidden_states) == 2
 
 
+def test_batch_norm_sees_one_view_at_a_time():
+    torch.manual_seed(0)
+    encoder = AutoModel.from_config(ENCODERS["resnet"]).train()
+    views = torch.randn(3, 2, 3, 16, 16)
+    encoded = encode_each_view(encoder, views, "mean", output_hidden_states=True)
+    for view in range(2):
+        alone = encode_views(encoder, views[:, view, None], "mean", output_hidden_states=True)
+        torch.testing.assert_close(encoded.features[:, view], alone.features[:, 0])
+        for joint, own in zip(encoded.hidden_states, alone.hidden_states, strict=True):
+            torch.testing.assert_close(joint.chunk(2)[view], own)
+    assert not torch.allclose(encoded.features, encode_views(encoder, views, "mean").features)
+    assert encoded.attentions is None
+
+
+def test_without_batch_norm_one_pass_is_enough():
+    encoder = AutoModel.from_config(ENCODERS["vit"])
+    views = torch.randn(3, 2, 3, 16, 16)
+    assert torch.equal(encode_each_view(encoder, views, "cls").features, encode_views(encoder, views, "cls").features)
+
+
 def test_check_views():
     check_views(torch.zeros(2, 2, 3, 8, 8), 2, "SimCLR")
     for shape in ((2, 3, 8, 8), (2, 3, 3, 8, 8)):
         with pytest.raises(InputError, match="SimCLR takes .batch, 2 views"):
             check_views(torch.zeros(shape), 2, "SimCLR")
+
+
+def test_check_squares():
+    check_squares(torch.zeros(2, 3, 8, 8), "RotNet")
+    for shape in ((2, 1, 3, 8, 8), (2, 3, 8, 9), (3, 8, 8)):
+        with pytest.raises(InputError, match="RotNet takes one square image an item"):
+            check_squares(torch.zeros(shape), "RotNet")
 
 
 def test_encoders_of_other_things_are_refused():

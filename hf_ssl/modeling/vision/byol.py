@@ -1,0 +1,188 @@
+"""BYOL: from one view of an image, predict what a slowly following teacher makes of another."""
+
+# B images of this process, C x H x W pixels, D hidden size, P projection size
+
+from typing import Any, Self
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+from transformers.utils.generic import can_return_tuple
+
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.output import SSLOutput
+from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
+from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.projection import ProjectionHead
+from hf_ssl.modeling.blocks.similarity import cosine, direction_std
+from hf_ssl.modeling.blocks.teacher import copy_weights, cosine_decay, follow, freeze, make_teacher
+from hf_ssl.modeling.blocks.views import (
+    EncodedViews,
+    check_views,
+    encode_each_view,
+    ready_image_encoder,
+    switch_off_own_masking,
+)
+
+
+@strict
+class BYOLConfig(SSLConfig):
+    """Configuration of BYOL; the defaults are the paper's for ImageNet and 1,000 epochs.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
+            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50. A ViT-MAE's
+            masking is switched off.
+        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
+            class token.
+        projection_hidden_size (`int`): of the projector's hidden layer.
+        projection_size (`int`): P, of the projector's output and of the predictor's.
+        prediction_hidden_size (`int`): of the predictor's hidden layer.
+        ema_decay (`float`): τ in [0, 1] at the beginning of the training, from where it rises to 1. The authors take
+            .996 for 1,000 epochs, .99 for 300 and 100, .97 for 40.
+
+    Raises:
+        InputError: for values out of range.
+    """
+
+    model_type = "byol"
+    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
+
+    pooling: str = "mean"
+    projection_hidden_size: int = 4096
+    projection_size: int = 256
+    prediction_hidden_size: int = 4096
+    ema_decay: float | int = 0.996
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        check_pooling(self.pooling)
+        if not 0 <= self.ema_decay <= 1:
+            raise InputError(f"ema_decay is {self.ema_decay}; it is a share between 0 and 1.")
+        assert isinstance(self.encoder_config, PreTrainedConfig)
+        switch_off_own_masking(self.encoder_config)
+
+
+class BYOLForPreTraining(SSLPreTrainedModel):
+    """Bootstrap your own latent (Grill et al. 2020, arXiv:2006.07733).
+
+    `L = ‖q̄_θ(z_θ) − z̄'_ξ‖² = 2 − 2 cos(q_θ(z_θ), z'_ξ)` (Eq. 2), `z_θ = g_θ(f_θ(v))`, `z'_ξ = g_ξ(f_ξ(v'))`: f the
+    encoder, g the projector, q the predictor, v and v' two views of one image, a bar for unit length. The loss is the
+    mean over the images of `L + L̃`, where L̃ has the views exchanged; it lies in [0, 8]. The teacher ξ (encoder and
+    projector) takes no gradient; after each step `ξ ← τ ξ + (1 − τ) θ` (Eq. 1), with τ rising to 1 as half a cosine.
+    Downstream one uses f_θ.
+
+    * Each view passes by itself, so that batch normalisation sees one view at a time; its statistics are those of all
+      processes. The teacher's batch norms, too, normalise by the batch they are given.
+    * Projector and predictor are the authors' (deepmind-research/byol, commit f5de0ed): a linear layer with bias, a
+      batch norm, ReLU, a linear layer without bias.
+
+    Deviations: the teacher starts as a copy of the student, the authors' from weights of its own; the heads' linear
+    layers start from N(0, 0.02²), the authors' from a truncated normal of variance 1 / inputs, a scale that the
+    normalisations take away; a ResNet's blocks start as transformers has them, the authors' with the scale of their
+    last batch norm at 0; the authors train a linear classifier beside it for their own monitoring.
+    """
+
+    config: BYOLConfig
+    main_input_name = "pixel_values"
+    _keep_in_fp32_modules_strict = ["teacher"]
+
+    def __init__(self, config: BYOLConfig) -> None:
+        super().__init__(config)
+        ready_image_encoder(self.encoder, "BYOL", config.pooling)
+        self.projection_head = ProjectionHead(
+            [hidden_size_of(self.encoder.config), config.projection_hidden_size, config.projection_size],
+            hidden_bias=True,
+            last_bias=False,
+        )
+        self.prediction_head = ProjectionHead(
+            [config.projection_size, config.prediction_hidden_size, config.projection_size],
+            hidden_bias=True,
+            last_bias=False,
+        )
+        self.teacher: Any = make_teacher(self.student)
+        self.post_init()
+        self.synchronise_teacher()  # the head has its weights only now
+        self.train()
+
+    @property
+    def student(self) -> nn.ModuleDict:
+        """What the teacher follows: the encoder and its projector."""
+        return nn.ModuleDict({"encoder": self.encoder, "projection_head": self.projection_head})
+
+    def train(self, mode: bool = True) -> Self:
+        """The teacher takes no gradient and drops nothing out; in training it has batch statistics of its own."""
+        super().train(mode)
+        freeze(self.teacher, batch_statistics=mode)
+        return self
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        num_items_in_batch: dict[str, Tensor] | None = None,
+        return_loss: bool = True,
+        **kwargs: Any,
+    ) -> SSLOutput:
+        """The loss of a batch of pairs of views.
+
+        Args:
+            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
+                expects.
+            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
+                predictions.
+            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
+            kwargs: further arguments of the encoder, such as `output_hidden_states`.
+
+        Returns:
+            [`SSLOutput`]: `loss_terms["regression"]`; `diagnostics` `prediction_std` and `projection_std` (the
+            teacher's), see [`direction_std`]; `features` (2B, D), the encoder's output.
+
+        Raises:
+            InputError: when `pixel_values` is not two views of each image.
+        """
+        encoded = self.embed(pixel_values, **kwargs)
+        output = self.compare(encoded)
+        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
+        return output
+
+    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
+        """The encoders' part, which knows each image by itself: `features` and `teacher_features` (B, 2, D)."""
+        check_views(pixel_values, 2, "BYOL")
+        encoded = encode_each_view(self.encoder, pixel_values, self.config.pooling, **kwargs)
+        with torch.no_grad():
+            encoded_by_teacher = encode_each_view(self.teacher["encoder"], pixel_values.float(), self.config.pooling)
+        encoded.teacher_features = encoded_by_teacher.features
+        return encoded
+
+    def compare(self, encoded: EncodedViews) -> SSLOutput:
+        """The loss of all the images of a batch, from what [`embed`] gave."""
+        assert encoded.features is not None
+        assert encoded.teacher_features is not None
+        z = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (2, B, P)
+        q_1, q_2 = self.prediction_head.each_view(z)
+        with torch.no_grad():
+            z_1, z_2 = self.teacher["projection_head"].each_view(encoded.teacher_features.transpose(0, 1))
+        loss = (2 - 2 * cosine(q_1, z_2) + 2 - 2 * cosine(q_2, z_1)).mean()
+        return SSLOutput(
+            loss=loss,
+            loss_terms={"regression": loss.detach()},
+            num_predictions={},
+            diagnostics={"prediction_std": direction_std(q_1), "projection_std": direction_std(z_1)},
+            features=encoded.features.detach().transpose(0, 1).flatten(0, 1),
+        )
+
+    def synchronise_teacher(self) -> None:
+        """Make the teacher a copy of the student."""
+        copy_weights(self.teacher, self.student)
+
+    def after_optimizer_step(self, progress: float) -> None:
+        """Move the teacher towards the student (Eq. 1).
+
+        Args:
+            progress (`float`): share of the training that is done, in [0, 1].
+        """
+        decay = cosine_decay(progress, self.config.ema_decay)
+        follow(self.teacher, self.student, decay, copy_buffers=False)

@@ -1,0 +1,225 @@
+"""MoCo v3: momentum contrast within a large batch, for Vision Transformers."""
+
+# B images of this process, N images of all processes, C x H x W pixels, D hidden size, P projection size
+
+from typing import Any, Self
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
+from transformers.utils.generic import can_return_tuple
+
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.contrastive import info_nce_in_batch
+from hf_ssl.modeling.blocks.output import SSLOutput
+from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
+from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.projection import ProjectionHead
+from hf_ssl.modeling.blocks.similarity import direction_std
+from hf_ssl.modeling.blocks.teacher import copy_weights, cosine_decay, follow, freeze, make_teacher
+from hf_ssl.modeling.blocks.views import (
+    EncodedViews,
+    check_views,
+    encode_each_view,
+    ready_image_encoder,
+    switch_off_own_masking,
+)
+
+
+@strict
+class MoCoV3Config(SSLConfig):
+    """Configuration of MoCo v3; the defaults are the authors' for ViT-B on ImageNet.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
+            feature map or a sequence; by default ViT-B/16. A ViT-MAE's masking is switched off.
+        pooling (`str`): how the encoder's last layer becomes one vector: `"cls"`, the class token, or `"mean"` over
+            all positions.
+        num_projection_layers (`int`): linear layers of the projection head, at least 1: 3 for ViT, 2 for ResNet.
+        num_prediction_layers (`int`): of the prediction head, at least 1.
+        mlp_hidden_size (`int`): of the hidden layers of both heads.
+        projection_size (`int`): P, of the output of both.
+        temperature (`float`): τ > 0 of the softmax over cosines: .2 for ViT, 1 for ResNet.
+        momentum (`float`): m in [0, 1] at the beginning, by which the momentum encoder keeps its weights at each step;
+            it rises to 1 as half a cosine.
+        freeze_patch_embedding (`bool`): the patches' projection stays as it was drawn, which keeps a ViT's training
+            stable (section 4.2); only for encoders that have one.
+
+    Raises:
+        InputError: for values that do not fit together.
+    """
+
+    model_type = "moco_v3"
+    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="vit")}
+
+    pooling: str = "cls"
+    num_projection_layers: int = 3
+    num_prediction_layers: int = 2
+    mlp_hidden_size: int = 4096
+    projection_size: int = 256
+    temperature: float | int = 0.2
+    momentum: float | int = 0.99
+    freeze_patch_embedding: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        check_pooling(self.pooling)
+        if self.temperature <= 0:
+            raise InputError(
+                f"The temperature is {self.temperature}; similarities are divided by it, so it must be above 0."
+            )
+        if not 0 <= self.momentum <= 1:
+            raise InputError(f"The momentum is {self.momentum}; give a share in [0, 1], such as 0.99.")
+        for name in ("num_projection_layers", "num_prediction_layers"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; the head needs at least 1.")
+        assert isinstance(self.encoder_config, PreTrainedConfig)
+        switch_off_own_masking(self.encoder_config)
+
+    @property
+    def projection_sizes(self) -> list[int]:
+        """Dimensions of the projection head from input to output."""
+        hidden = [self.mlp_hidden_size] * (self.num_projection_layers - 1)
+        return [hidden_size_of(self.encoder_config), *hidden, self.projection_size]
+
+    @property
+    def prediction_sizes(self) -> list[int]:
+        """Dimensions of the prediction head from input to output."""
+        hidden = [self.mlp_hidden_size] * (self.num_prediction_layers - 1)
+        return [self.projection_size, *hidden, self.projection_size]
+
+
+class MoCoV3ForPreTraining(SSLPreTrainedModel):
+    """An empirical study of training self-supervised Vision Transformers (Chen et al. 2021, arXiv:2104.02057).
+
+    `loss = ctr(q_1, k_2) + ctr(q_2, k_1)`, `ctr(q, k)_i = −2τ log( exp(q_i·k_i / τ) / Σ_j exp(q_i·k_j / τ) )`
+    (Algorithm 1): q_v is what encoder, projection head and prediction head make of view v, k_v what the momentum
+    encoder and its projection head do, all of length 1; j runs over the images of all processes. The momentum encoder
+    follows encoder and projection head and takes no gradient; its momentum rises to 1 as half a cosine.
+
+    * There is no queue: the keys of a large batch are negatives enough.
+    * Both heads have a batch norm after each linear layer, the last one without scale and shift (section 3); its
+      statistics are of one view of the images of all processes. The momentum encoder's are of its own batch.
+    * The patches' projection of a ViT is not trained.
+    * The momentum encoder moves after the optimiser step; in the authors' code, before the next keys are made, which
+      are the same.
+
+    Reference: facebookresearch/moco-v3, `moco/builder.py`, commit c349e6e. Deviations: the positions of transformers'
+    ViT are learned, the authors' are fixed sines and cosines; encoder and heads start as transformers has them, there
+    from Xavier's distribution; for ResNet the authors' code ends the prediction head without the batch norm that the
+    paper gives it, which here it has in any case.
+    """
+
+    config: MoCoV3Config
+    main_input_name = "pixel_values"
+    _keep_in_fp32_modules_strict = ["teacher"]
+
+    def __init__(self, config: MoCoV3Config) -> None:
+        super().__init__(config)
+        ready_image_encoder(self.encoder, "MoCo v3", config.pooling)
+        self.projection_head = ProjectionHead(config.projection_sizes, last_batch_norm="plain")
+        self.prediction_head = ProjectionHead(config.prediction_sizes, last_batch_norm="plain")
+        self.teacher: Any = make_teacher(self.student)
+        self.post_init()
+        self.synchronise_teacher()  # the head has its weights only now
+        self.train()
+
+    @property
+    def student(self) -> nn.ModuleDict:
+        """What the teacher, the momentum encoder with its projection head, follows."""
+        return nn.ModuleDict({"encoder": self.encoder, "projection_head": self.projection_head})
+
+    def train(self, mode: bool = True) -> Self:
+        """The teacher drops nothing out; it and frozen patches take no gradient; its batch norms follow `mode`."""
+        super().train(mode)
+        freeze(self.teacher, batch_statistics=mode)
+        if self.config.freeze_patch_embedding:
+            patch_embedding(self.encoder).requires_grad_(False)
+        return self
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        num_items_in_batch: dict[str, Tensor] | None = None,
+        return_loss: bool = True,
+        **kwargs: Any,
+    ) -> SSLOutput:
+        """The loss of a batch of pairs of views.
+
+        Args:
+            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
+                expects.
+            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
+                predictions.
+            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
+            kwargs: further arguments of the encoder, such as `output_hidden_states`.
+
+        Returns:
+            [`SSLOutput`]: `loss_terms["contrastive"]`, the sum of both directions; `logits` (2B, N) and `targets`
+            (2B,) of telling the key apart; `diagnostics["key_std"]`, how far the keys spread ([`direction_std`]);
+            `features` (2B, D), the encoder's output.
+
+        Raises:
+            InputError: when `pixel_values` is not two views of each image.
+        """
+        encoded = self.embed(pixel_values, **kwargs)
+        output = self.compare(encoded)
+        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
+        return output
+
+    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
+        """The encoders' part: `features` and `teacher_features`, (B, 2, D) each."""
+        check_views(pixel_values, 2, "MoCo v3")
+        encoded = encode_each_view(self.encoder, pixel_values, self.config.pooling, **kwargs)
+        with torch.no_grad():
+            teacher = encode_each_view(self.teacher["encoder"], pixel_values.float(), self.config.pooling)
+        encoded.teacher_features = teacher.features
+        return encoded
+
+    def compare(self, encoded: EncodedViews) -> SSLOutput:
+        """The loss of all the images of a batch, from what [`embed`] gave."""
+        assert encoded.features is not None
+        assert encoded.teacher_features is not None
+        z = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (2, B, P)
+        q_1, q_2 = self.prediction_head.each_view(z)
+        with torch.no_grad():
+            k_1, k_2 = self.teacher["projection_head"].each_view(encoded.teacher_features.transpose(0, 1))
+        tau = self.config.temperature
+        first, second = info_nce_in_batch(q_1, k_2, tau), info_nce_in_batch(q_2, k_1, tau)
+        loss = 2 * tau * (first[0] + second[0])
+        return SSLOutput(
+            loss=loss,
+            loss_terms={"contrastive": loss.detach()},
+            num_predictions={},
+            logits=torch.cat([first[1], second[1]]).detach(),
+            targets=torch.cat([first[2], second[2]]),
+            diagnostics={"key_std": direction_std(torch.cat([k_1, k_2]))},
+            features=encoded.features.detach().transpose(0, 1).flatten(0, 1),
+        )
+
+    def synchronise_teacher(self) -> None:
+        """The momentum encoder becomes the encoder's copy again."""
+        copy_weights(self.teacher, self.student)
+
+    def after_optimizer_step(self, progress: float) -> None:
+        """The momentum encoder follows the encoder, the less the further the training is."""
+        decay = cosine_decay(progress, self.config.momentum)
+        follow(self.teacher, self.student, decay, copy_buffers=False)
+
+
+def patch_embedding(encoder: PreTrainedModel) -> nn.Module:
+    """The layer that makes a token of each patch.
+
+    Raises:
+        InputError: for an encoder that has none.
+    """
+    try:
+        return encoder.get_input_embeddings()
+    except NotImplementedError as error:
+        raise InputError(
+            f"The encoder '{encoder.config.model_type}' has no patch embedding to freeze; set "
+            "freeze_patch_embedding=false."
+        ) from error

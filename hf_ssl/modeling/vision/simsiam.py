@@ -1,0 +1,154 @@
+"""SimSiam: from one view of an image, predict the projection of another, which for the moment counts as given."""
+
+# B images of this process, C x H x W pixels, D hidden size, P projection size
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+from transformers.utils.generic import can_return_tuple
+
+from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.output import SSLOutput
+from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
+from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.projection import ProjectionHead
+from hf_ssl.modeling.blocks.similarity import cosine, direction_std
+from hf_ssl.modeling.blocks.views import (
+    EncodedViews,
+    check_views,
+    encode_each_view,
+    ready_image_encoder,
+    switch_off_own_masking,
+)
+
+
+@strict
+class SimSiamConfig(SSLConfig):
+    """Configuration of SimSiam; the defaults are the paper's for ImageNet.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
+            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50. A ViT-MAE's
+            masking is switched off.
+        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
+            class token.
+        num_projection_layers (`int`): linear layers of the projector, at least 1; the paper has 2 for CIFAR-10.
+        projection_hidden_size (`int`, *optional*): of its hidden layers; by default the encoder's hidden size, as in
+            the authors' code.
+        projection_size (`int`): P, of its output and of the predictor's.
+        prediction_hidden_size (`int`): of the predictor's hidden layer, a bottleneck: a quarter of P in the paper.
+
+    Raises:
+        InputError: for values out of range.
+    """
+
+    model_type = "simsiam"
+    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
+
+    pooling: str = "mean"
+    num_projection_layers: int = 3
+    projection_hidden_size: int | None = None
+    projection_size: int = 2048
+    prediction_hidden_size: int = 512
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        check_pooling(self.pooling)
+        if self.num_projection_layers < 1:
+            raise InputError(f"num_projection_layers is {self.num_projection_layers}; the projector needs at least 1.")
+        assert isinstance(self.encoder_config, PreTrainedConfig)
+        switch_off_own_masking(self.encoder_config)
+
+    @property
+    def projection_sizes(self) -> list[int]:
+        """Dimensions of the projector from input to output."""
+        hidden_size = hidden_size_of(self.encoder_config)
+        projection_hidden_size = self.projection_hidden_size or hidden_size
+        return [hidden_size, *[projection_hidden_size] * (self.num_projection_layers - 1), self.projection_size]
+
+
+class SimSiamForPreTraining(SSLPreTrainedModel):
+    """Simple Siamese representations (Chen & He 2020, arXiv:2011.10566).
+
+    `L = ½ D(p_1, stopgrad(z_2)) + ½ D(p_2, stopgrad(z_1))` (Eq. 4), `D(p, z) = −cos(p, z)` (Eq. 1), `z = f(x)`,
+    `p = h(z)`: f the encoder with its projector, h the predictor, x_1 and x_2 two views of one image. The loss is the
+    mean over the images and lies in [−1, 1]. Downstream one uses the encoder without its projector.
+
+    * Without the stopped gradient, or without the predictor, everything collapses to one direction. `projection_std`
+      tells: it is near 1/√P while the projections are spread, and 0 when they are not (section 4.1).
+    * The predictor's learning rate does not decay (`constant_learning_rate`; the last row of the paper's Table 1).
+    * Each view passes by itself, so that batch normalisation sees one view at a time; its statistics are those of all
+      processes.
+    * The projector has a batch norm on its output, without scale and shift. The authors freeze the bias before it,
+      which that norm takes away again; here there is none.
+
+    Deviations from the authors' code (facebookresearch/simsiam, commit a7bc177): linear layers start from N(0, 0.02²)
+    instead of PyTorch's uniform distribution, which the norms and the cosine undo except in the bias of the
+    predictor's last layer, which starts at 0; a ResNet's blocks start as transformers has them, the authors' with the
+    scale of their last batch norm at 0.
+    """
+
+    config: SimSiamConfig
+    main_input_name = "pixel_values"
+    constant_learning_rate = ("prediction_head",)
+
+    def __init__(self, config: SimSiamConfig) -> None:
+        super().__init__(config)
+        ready_image_encoder(self.encoder, "SimSiam", config.pooling)
+        self.projection_head = ProjectionHead(config.projection_sizes, last_batch_norm="plain")
+        self.prediction_head = ProjectionHead(
+            [config.projection_size, config.prediction_hidden_size, config.projection_size]
+        )
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        num_items_in_batch: dict[str, Tensor] | None = None,
+        return_loss: bool = True,
+        **kwargs: Any,
+    ) -> SSLOutput:
+        """The loss of a batch of pairs of views.
+
+        Args:
+            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
+                expects.
+            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
+                predictions.
+            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
+            kwargs: further arguments of the encoder, such as `output_hidden_states`.
+
+        Returns:
+            [`SSLOutput`]: `loss_terms["similarity"]`, from 1 down to −1; `diagnostics["projection_std"]`, see
+            [`direction_std`]; `features` (2B, D), the encoder's output.
+
+        Raises:
+            InputError: when `pixel_values` is not two views of each image.
+        """
+        encoded = self.embed(pixel_values, **kwargs)
+        output = self.compare(encoded)
+        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
+        return output
+
+    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
+        """The encoder's part, which knows each image by itself: `features` (B, 2, D) of both views."""
+        check_views(pixel_values, 2, "SimSiam")
+        return encode_each_view(self.encoder, pixel_values, self.config.pooling, **kwargs)
+
+    def compare(self, encoded: EncodedViews) -> SSLOutput:
+        """The loss of all the images of a batch, from what [`embed`] gave."""
+        assert encoded.features is not None
+        z_1, z_2 = z = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (2, B, P)
+        p_1, p_2 = self.prediction_head.each_view(z)
+        loss = -(cosine(p_1, z_2.detach()).mean() + cosine(p_2, z_1.detach()).mean()) / 2
+        return SSLOutput(
+            loss=loss,
+            loss_terms={"similarity": loss.detach()},
+            num_predictions={},
+            diagnostics={"projection_std": direction_std(z_1)},
+            features=encoded.features.detach().transpose(0, 1).flatten(0, 1),
+        )
