@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image
-from sklearn.manifold import TSNE
-from sklearn.preprocessing import StandardScaler
 
+from hf_ssl.evaluation.embedding_map import map_places
 from hf_ssl.evaluation.result import EvaluationResult, Row
 
 PRETRAINED, RANDOM, RAW, INK, GRID = "#2f6f9f", "#b9bfc6", "#d9a441", "#30363d", "#e6e8eb"
@@ -57,7 +56,7 @@ def loss_curves(log: Sequence[dict[str, float]], diagnostic: str = "accuracy") -
     right.set(xlabel="step", title=f"pretraining {diagnostic}", ylim=(0, None))
     for axes in (left, right):
         axes.grid(color=GRID)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def probe_bars(result: EvaluationResult, score: str) -> str:
@@ -76,7 +75,7 @@ def probe_bars(result: EvaluationResult, score: str) -> str:
     axes.set_yticks(range(len(rows)), [f"{_title(row)}, {row.method}" for row in reversed(rows)])
     axes.set(xlabel=f"{score.replace('_', ' ')} on the test items", xlim=(0, None))
     axes.axvline(1 / result.num_classes, color=INK, linestyle=":", linewidth=1)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def embedding_map(
@@ -93,10 +92,7 @@ def embedding_map(
         thumbnails (`Sequence[Image]`, *optional*): drawn in place of the points.
         names (`Sequence[str]`, *optional*): the points that lie apart are labelled with them.
     """
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(
-        StandardScaler().fit_transform(features)
-    )
+    places = map_places(features)
     figure = Figure(figsize=(8.4, 6.2), layout="constrained")
     axes = figure.subplots()
     axes.axis("off")
@@ -106,7 +102,7 @@ def embedding_map(
         for place, image in zip(places, thumbnails, strict=True):
             picture = OffsetImage(np.asarray(image), zoom=0.5)
             axes.add_artist(AnnotationBbox(picture, (float(place[0]), float(place[1])), frameon=False))
-        return _svg(figure)
+        return as_svg(figure)
     kinds, counts = np.unique(np.asarray(labels), return_counts=True)
     shown = list(kinds[np.argsort(-counts, kind="stable")][:NUM_COLOURED_CLASSES])
     for kind in [None, *shown]:
@@ -120,7 +116,7 @@ def embedding_map(
                 shortened(names[index]), places[index], fontsize=7, xytext=(3, 3), textcoords="offset points"
             )
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0.0))
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def exit_curve(curve: Mapping[str, Any]) -> str:
@@ -145,7 +141,7 @@ def exit_curve(curve: Mapping[str, Any]) -> str:
     axes.set(xlabel="share of full depth", ylabel=score.replace("_", " "), title=f"early exit by {curve['policy']}")
     axes.grid(color=GRID)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def score_against_parameters(points: Sequence[tuple[str, int, float, float | None]], score: str) -> str:
@@ -167,7 +163,7 @@ def score_against_parameters(points: Sequence[tuple[str, int, float, float | Non
     axes.margins(x=0.18)
     axes.grid(color=GRID)
     axes.set_axisbelow(True)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def apart(places: np.ndarray) -> list[int]:
@@ -201,7 +197,8 @@ def _whisker(row: Row, score: str) -> np.ndarray:
     return np.array([[max(mean - low, 0.0)], [max(high - mean, 0.0)]])
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """A figure as an SVG element."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue()

@@ -10,6 +10,7 @@ from hf_ssl import __version__
 from hf_ssl.cli import (
     adapters,
     cluster,
+    compare,
     convert,
     distill,
     evaluate,
@@ -34,6 +35,7 @@ COMMANDS = (
     quickstart,
     list_objectives,
     pretrain,
+    compare,
     cluster,
     finetune,
     sweep,

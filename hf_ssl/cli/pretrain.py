@@ -92,7 +92,7 @@ def read_iterations(recipe: str, overrides: list[str]) -> list[PreTrainingRun]:
             training["output_dir"] += f"/iteration-{number}"
         if runs and "features" not in (changes.get("clustering") or {}):
             sections["clustering"] = {**(sections.get("clustering") or {}), "features": encoder_folder(runs[-1])}
-        runs.append(_make_run(recipe, {**sections, "training": training}, of_all))
+        runs.append(make_run(recipe, {**sections, "training": training}, of_all))
     return runs
 
 
@@ -108,7 +108,12 @@ def _check_changes(changes: dict[str, Any], sections: dict[str, Any], number: in
         )
 
 
-def _make_run(recipe: str, values: dict[str, Any], overrides: list[str]) -> PreTrainingRun:
+def make_run(recipe: str, values: dict[str, Any], overrides: list[str]) -> PreTrainingRun:
+    """Make a pretraining run of the values of its sections, in which the overrides are already.
+
+    Raises:
+        InputError: for unknown names and values that cannot be used.
+    """
     check_sections(values, SECTIONS)
     keys = [override.partition("=")[0] for override in overrides]
     starts = {f"model.{start}" for start in STARTS}

@@ -3,15 +3,14 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hf_ssl.cli import figures
 from hf_ssl.cli.finetune import PREFIX, read_fine_tuning, tuners
+from hf_ssl.cli.options import listed, settings_among
 from hf_ssl.cli.run_file import command_line, recipe_names
 from hf_ssl.errors import InputError, writing
 from hf_ssl.trainers.sweep import Compared, Sweep, primary_metric, sweep
-
-T = TypeVar("T", str, int, float)
 
 TUNERS = ("none", "lora", "pfeiffer", "prefix", "prompt", "bitfit")
 TABLE_FILE, PLOT_FILE = "sweep.md", "sweep.svg"
@@ -76,16 +75,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare, and write the table and the plot."""
-    lists = {"--tuners": args.tuners, "--seeds": args.seeds, "--learning-rates": args.learning_rates}
-    # What follows a list on the command line may be a setting.
-    settings = [*args.overrides, *(word for words in lists.values() for word in words if "=" in word)]
+    settings = [*args.overrides, *settings_among([*args.tuners, *args.seeds, *args.learning_rates])]
     recipe, *overrides = [None, *settings] if "=" in settings[0] else settings
     folder = f"runs/{Path(recipe).stem}_sweep" if recipe else "runs/sweep"
     plan = Sweep(
         run=read_fine_tuning(recipe, [f"training.output_dir={folder}", *overrides]),
-        tuners=_listed(lists, "--tuners", str),
-        seeds=_listed(lists, "--seeds", int),
-        learning_rates=_listed(lists, "--learning-rates", float),
+        tuners=listed(args.tuners, "--tuners", str),
+        seeds=listed(args.seeds, "--seeds", int),
+        learning_rates=listed(args.learning_rates, "--learning-rates", float),
     )
     compared = sweep(plan, command=command_line())
     finished = [row for row in compared if row.scores]
@@ -99,15 +96,6 @@ def run(args: argparse.Namespace) -> None:
     if failures:
         told = "; ".join(f"{folder} ({reason.rstrip('.')})" for folder, reason in failures.items())
         raise InputError(f"{len(failures)} runs failed: {told}; start the same command again to try them again.")
-
-
-def _listed(lists: dict[str, list[str]], option: str, kind: type[T]) -> list[T]:
-    """The values of an option, which are separated by spaces or commas."""
-    words = [word for words in lists[option] if "=" not in words for word in words.split(",") if word]
-    try:
-        return [kind(word) for word in words]
-    except ValueError as error:
-        raise InputError(f"{option} {' '.join(words)} cannot be used ({error}); give numbers.") from error
 
 
 def table(compared: Sequence[Compared]) -> str:

@@ -1,26 +1,22 @@
 """Tuners compared on one task: each with several seeds, and if wanted with the learning rate that suits it."""
 
-import gc
 import json
-import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hf_ssl.errors import InputError, writing
 from hf_ssl.trainers.fine_tuning import FineTuningRun, fine_tune
-from hf_ssl.trainers.recording import describe
+from hf_ssl.trainers.kept_runs import facts_of, require_same_settings
 from hf_ssl.tuners.methods import tuner_named
 
-logger = logging.getLogger(__name__)
-
-METRICS_FILE, SETTINGS_FILE, REPORT_FILE = "metrics.json", "settings.json", "sweep.json"
+REPORT_FILE = "sweep.json"
 SPLITS = ("validation", "test")
 ERROR_RATES = ("wer", "cer", "per")
 """Metrics of which less is better."""
-OF_THE_FOLDER = ("output_dir", "run_name")
 
 
 @dataclass(kw_only=True)
@@ -120,7 +116,7 @@ def sweep(plan: Sweep, *, command: str) -> list[Compared]:
     for tuner in plan.tuners:
         for rate in plan.learning_rates:
             for seed in plan.seeds:
-                _require_same_settings(plan.run_of(tuner, rate, seed))
+                require_same_settings(plan.run_of(tuner, rate, seed), of="sweep", remedy="training.output_dir")
     output, compared = Path(plan.run.training.output_dir), []
     for tuner in plan.tuners:
         compared.append(_compare(plan, tuner, command))
@@ -184,40 +180,5 @@ def _validation_score(facts: dict[str, Any]) -> float:
 
 def _finished(run: FineTuningRun, row: Compared, command: str) -> dict[str, Any] | None:
     """The facts of a run, which is made unless it is there; `None` if it fails, and `row` says why."""
-    folder = Path(run.training.output_dir)
-    if not (folder / METRICS_FILE).is_file():
-        logger.info("\n== %s ==", folder)
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / SETTINGS_FILE).write_text(json.dumps(_settings(run), indent=1) + "\n", encoding="utf-8")
-        try:
-            fine_tune(run, command=command, resume=True)
-        except Exception as error:  # whatever it is, the other runs do not depend on it
-            logger.exception("%s failed; the sweep goes on.", folder)
-            row.failures[str(folder)] = str(error).strip().partition("\n")[0] or type(error).__name__
-            return None
-        finally:
-            gc.collect()  # the models of earlier runs
-    return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-
-
-def _require_same_settings(run: FineTuningRun) -> None:
-    """Refuses to take a run that was made otherwise for one of this sweep."""
-    file, now = Path(run.training.output_dir) / SETTINGS_FILE, _settings(run)
-    if not file.is_file():
-        return
-    before = json.loads(file.read_text(encoding="utf-8"))
-    for section, values in now.items():
-        for key in sorted({*values, *before[section]}):
-            if values.get(key) != before[section].get(key):
-                raise InputError(
-                    f"{file.parent} is of a run with {section}.{key}={before[section].get(key)!r}, and this sweep has "
-                    f"{values.get(key)!r}; choose another training.output_dir, or the same settings."
-                )
-
-
-def _settings(run: FineTuningRun) -> dict[str, Any]:
-    """What makes a run, as JSON has it, without where it is written."""
-    sections = {name: describe(section) for name, section in vars(run).items()}
-    sections["training"] = {key: value for key, value in sections["training"].items() if key not in OF_THE_FOLDER}
-    return json.loads(json.dumps(sections, default=str))
+    make = partial(fine_tune, run, command=command, resume=True)
+    return facts_of(run, make, row.failures, of="sweep")
