@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import save_file
 from sklearn.cluster import MiniBatchKMeans
 
-from hf_ssl.trainers.kmeans import _DISTANCES_AT_ONCE as DISTANCES_AT_ONCE
+from hf_ssl.modeling.blocks.codebook import DISTANCES_AT_ONCE
 from hf_ssl.trainers.kmeans import assign, fit, squared_distance
 
 HUBERT = {"batch_size": 10_000, "n_init": 20, "max_no_improvement": 100, "tol": 0.0, "reassignment_ratio": 0.0}
