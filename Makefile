@@ -30,7 +30,7 @@ test-slow: $(BIN)/.ready  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 upstream: $(BIN)/.ready  ## transformers' own model tests on every objective
-	$(BIN)/python tests/upstream/run.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/upstream/run.py $(ARGS)
 
 check: lint types contracts  ## lint, types and import contracts
 
