@@ -1,12 +1,12 @@
 """Every speech objective's encoder fine-tuned to write down what it hears, beside the same encoder from scratch.
 
-    python benchmarks/embedded_ctc.py [--runs hubert wav2vec2 ...] [--seeds 11 12 13] [--output runs/embedded] [--longer]
+    python benchmarks/embedded_ctc.py [--runs hubert wav2vec2 ...] [--longer] [--seeds 11 12 13]
     python benchmarks/embedded_ctc.py --write        only renew the tables in the cards from the stored results
 
 The pretrained encoders are those of `embedded.py` (`--output` is its folder). An encoder from scratch has the same
 architecture with fresh weights. Both are fine-tuned alike, by the recipe `finetune_speech_ctc`, and the CNN with the
-rest, since from scratch it has to be learned. `--longer` fine-tunes with the steps and the learning rate at which every
-architecture learns to write from scratch. The results are kept in `benchmarks/results/ctc_<run>.json` and
+rest, since from scratch it has to be learned. `--longer` fine-tunes with the steps and the learning rate at which
+every architecture learns to write from scratch. The results are kept in `benchmarks/results/ctc_<run>.json` and
 `longer_ctc_<run>.json`; the tables are made of them.
 """
 
@@ -102,8 +102,8 @@ def table(result: dict) -> str:
     lines += [
         "",
         f"`{result['data']}`, fine-tuned with CTC by `{result['recipe']}` ({result['max_steps']} steps at "
-        f"{result['learning_rate']:g} from either start, the CNN learns in both; greedy decoding). Error rates of characters and words on the test items "
-        "unless said otherwise; mean ± "
+        f"{result['learning_rate']:g} from either start, the CNN learns in both; greedy decoding). Error rates of "
+        "characters and words on the test items unless said otherwise; mean ± "
         f"standard deviation over seeds {', '.join(map(str, result['seeds']))} of pretraining, of the fresh weights "
         f"and of the fine-tuning. {result['hardware']}; {software}.",
         "",
