@@ -3,7 +3,7 @@
 # B recordings, S samples, T frames (20 ms), M masks a recording, R masked frames a mask, V visible ones (T = R + V),
 # D hidden size, G dimensions of the decoder
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -20,9 +20,10 @@ from hf_ssl.modeling.blocks.layer_outputs import outputs_of
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import pool
 from hf_ssl.modeling.blocks.positions import NOWHERE, positions_of, take_frames
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.span_masking import equal_span_masks
-from hf_ssl.modeling.blocks.teacher import copy_weights, follow, freeze, linear_decay, make_teacher
+from hf_ssl.modeling.blocks.student_teacher import StudentTeacherPreTrainedModel
+from hf_ssl.modeling.blocks.teacher import follow, linear_decay, make_teacher
 from hf_ssl.modeling.blocks.waveform import frames_of_rows
 from hf_ssl.modeling.speech.data2vec2_decoder import Data2Vec2AudioDecoder
 from hf_ssl.modeling.speech.data2vec2_encoder import Data2Vec2AudioConfig, Data2Vec2AudioConvLayer, init_like_torch
@@ -104,7 +105,7 @@ class Data2Vec2AudioPreTrainingConfig(SSLConfig):
                 )
 
 
-class Data2Vec2AudioForPreTraining(SSLPreTrainedModel):
+class Data2Vec2AudioForPreTraining(StudentTeacherPreTrainedModel):
     """data2vec 2.0 (Baevski et al. 2022, arXiv:2212.07525) for speech: one teacher pass serves many masks.
 
     The teacher reads the recording once and whole, and its upper layers make the targets as in data2vec:
@@ -142,8 +143,13 @@ class Data2Vec2AudioForPreTraining(SSLPreTrainedModel):
             groups=config.decoder_groups,
             input_dropout=config.decoder_input_dropout,
         )
-        self.teacher: Any = make_teacher(self.encoder.encoder)
+        self.teacher = make_teacher(self.student)
         self.post_init()
+
+    @property
+    def student(self) -> nn.Module:
+        """What the teacher follows: the Transformer, without CNN and projection."""
+        return self.encoder.encoder
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -151,15 +157,9 @@ class Data2Vec2AudioForPreTraining(SSLPreTrainedModel):
         if isinstance(module, Data2Vec2AudioConvLayer) or module is self.decoder.projection:
             init_like_torch(module)
         elif module is self.teacher:  # after its parts and the student: those that no checkpoint has brought
-            student = self.encoder.encoder.state_dict()
+            student = self.student.state_dict()
             for name, weight in module.state_dict(keep_vars=True).items():
                 init.copy_(weight, student[name])
-
-    def train(self, mode: bool = True) -> Self:
-        """The teacher stays as it is: it drops nothing out and takes no gradient."""
-        super().train(mode)
-        freeze(self.teacher)
-        return self
 
     @can_return_tuple
     def forward(
@@ -248,10 +248,6 @@ class Data2Vec2AudioForPreTraining(SSLPreTrainedModel):
             self.teacher(local_features.float(), is_frame)
         return average_layers(outputs, is_frame)
 
-    def synchronise_teacher(self) -> None:
-        """Make the teacher a copy of the student."""
-        copy_weights(self.teacher, self.encoder.encoder)
-
     def after_optimizer_step(self, progress: float) -> None:
         """Move the teacher towards the student.
 
@@ -260,7 +256,7 @@ class Data2Vec2AudioForPreTraining(SSLPreTrainedModel):
         """
         config = self.config
         decay = linear_decay(progress, config.ema_decay, config.ema_end_decay, config.ema_rise_share)
-        follow(self.teacher, self.encoder.encoder, decay)
+        follow(self.teacher, self.student, decay)
 
     @staticmethod
     def count_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:

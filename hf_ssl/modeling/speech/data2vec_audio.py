@@ -2,7 +2,7 @@
 
 # B recordings, S samples, T frames (20 ms), P masked frames of the recording that has most, D hidden size, K layers
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -16,8 +16,9 @@ from hf_ssl.modeling.blocks.latent_regression import average_layers, channel_std
 from hf_ssl.modeling.blocks.layer_outputs import outputs_of
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.positions import NOWHERE, positions_of, take_frames
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.teacher import copy_weights, follow, freeze, linear_decay, make_teacher
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.student_teacher import StudentTeacherPreTrainedModel
+from hf_ssl.modeling.blocks.teacher import copy_weights, follow, linear_decay, make_teacher
 from hf_ssl.modeling.blocks.waveform import adapt_waveform_encoder, draw_frame_masks, masked_frames
 
 
@@ -70,7 +71,7 @@ class Data2VecAudioPreTrainingConfig(SSLConfig):
         _check_layers(self.encoder_config, self.average_top_k_layers)
 
 
-class Data2VecAudioForPreTraining(SSLPreTrainedModel):
+class Data2VecAudioForPreTraining(StudentTeacherPreTrainedModel):
     """data2vec (Baevski et al. 2022, arXiv:2202.03555) for speech: a student regresses its own teacher's layers.
 
     The student reads the recording with masked spans; the teacher, whose Transformer is a moving average of the
@@ -100,14 +101,13 @@ class Data2VecAudioForPreTraining(SSLPreTrainedModel):
         super().__init__(config)
         hidden_size = self.encoder.config.hidden_size
         self.projection_head = nn.Linear(hidden_size, hidden_size)
-        self.teacher: Any = make_teacher(self.encoder.encoder)
+        self.teacher = make_teacher(self.student)
         self.post_init()
 
-    def train(self, mode: bool = True) -> Self:
-        """The teacher stays as it is: it drops nothing out and takes no gradient."""
-        super().train(mode)
-        freeze(self.teacher)
-        return self
+    @property
+    def student(self) -> nn.Module:
+        """What the teacher follows: the Transformer, without CNN and projection."""
+        return self.encoder.encoder
 
     @can_return_tuple
     def forward(
@@ -185,20 +185,16 @@ class Data2VecAudioForPreTraining(SSLPreTrainedModel):
             is_frame = torch.ones(projected.shape[:2], dtype=torch.bool, device=projected.device)
         return average_layers(layers, is_frame)
 
-    def synchronise_teacher(self) -> None:
-        """Make the teacher a copy of the student."""
-        copy_weights(self.teacher, self.encoder.encoder)
-
     def after_optimizer_step(self, progress: float) -> None:
         """Move the teacher's layers towards the student's; its positional convolution becomes the student's.
 
         Args:
             progress (`float`): share of the training that is done, in [0, 1].
         """
-        config, student = self.config, self.encoder.encoder
+        config = self.config
         decay = linear_decay(progress, config.ema_decay, config.ema_end_decay, config.ema_rise_share)
-        follow(self.teacher, student, decay)
-        copy_weights(self.teacher.pos_conv_embed, student.pos_conv_embed)
+        follow(self.teacher, self.student, decay)
+        copy_weights(self.teacher.pos_conv_embed, self.encoder.encoder.pos_conv_embed)
 
     @staticmethod
     def count_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:

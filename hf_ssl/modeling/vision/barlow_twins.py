@@ -10,7 +10,6 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
-from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.batch_norm import JointBatchNorm1d
@@ -18,15 +17,10 @@ from hf_ssl.modeling.blocks.decorrelation import diagonal_of_product, off_diagon
 from hf_ssl.modeling.blocks.gather import gather_with_gradient
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.projection import ProjectionHead
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_views,
-    encode_each_view,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
+from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder, switch_off_own_masking
 
 
 @strict
@@ -78,7 +72,7 @@ class BarlowTwinsConfig(SSLConfig):
         return [hidden_size_of(self.encoder_config), *hidden_sizes, self.projection_size]
 
 
-class BarlowTwinsForPreTraining(SSLPreTrainedModel):
+class BarlowTwinsForPreTraining(TwoViewPreTrainedModel):
     """Barlow Twins (Zbontar et al. 2021, arXiv:2103.03230): self-supervised learning via redundancy reduction.
 
     `L = Σ_i (1 − C_ii)² + λ Σ_i Σ_{j ≠ i} C_ij²` (Eq. 1), `C_ij = Σ_b z^A_{b,i} z^B_{b,j} / N` (Eq. 2), z^A and z^B
@@ -102,53 +96,23 @@ class BarlowTwinsForPreTraining(SSLPreTrainedModel):
     """
 
     config: BarlowTwinsConfig
-    main_input_name = "pixel_values"
+    title = "Barlow Twins"
     _keep_in_fp32_modules_strict = ["correlation_norm"]
 
     def __init__(self, config: BarlowTwinsConfig) -> None:
         super().__init__(config)
-        ready_image_encoder(self.encoder, "Barlow Twins", config.pooling)
+        ready_image_encoder(self.encoder, self.title, config.pooling)
         self.projection_head = ProjectionHead(config.projection_sizes, last_bias=False)
         self.correlation_norm = JointBatchNorm1d(config.projection_size, affine=False)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor,
-        num_items_in_batch: dict[str, Tensor] | None = None,
-        return_loss: bool = True,
-        **kwargs: Any,
-    ) -> SSLOutput:
-        """The loss of a batch of pairs of views.
-
-        Args:
-            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
-                expects.
-            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
-                predictions.
-            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
-            kwargs: further arguments of the encoder, such as `output_hidden_states`.
+    def compare(self, encoded: EncodedViews) -> SSLOutput:
+        """The loss of all the images of a batch, from what [`embed`] gave.
 
         Returns:
             [`SSLOutput`]: `loss_terms` `invariance` and `redundancy`, both without their weights; `features` (2B, D),
             the encoder's output.
-
-        Raises:
-            InputError: when `pixel_values` is not two views of each image.
         """
-        encoded = self.embed(pixel_values, **kwargs)
-        output = self.compare(encoded)
-        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
-        return output
-
-    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
-        """The encoder's part, which knows each image by itself: `features` (B, 2, D) of both views."""
-        check_views(pixel_values, 2, "Barlow Twins")
-        return encode_each_view(self.encoder, pixel_values, self.config.pooling, **kwargs)
-
-    def compare(self, encoded: EncodedViews) -> SSLOutput:
-        """The loss of all the images of a batch, from what [`embed`] gave."""
         assert encoded.features is not None
         z_1, z_2 = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (B, P) each
         with torch.autocast(z_1.device.type, enabled=False):

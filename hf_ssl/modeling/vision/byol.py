@@ -2,22 +2,23 @@
 
 # B images of this process, C x H x W pixels, D hidden size, P projection size
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
-from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.similarity import cosine, direction_std
-from hf_ssl.modeling.blocks.teacher import copy_weights, cosine_decay, follow, freeze, make_teacher
+from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
+from hf_ssl.modeling.blocks.teacher import cosine_decay, follow, make_teacher
+from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
 from hf_ssl.modeling.blocks.views import (
     EncodedViews,
     check_views,
@@ -65,7 +66,7 @@ class BYOLConfig(SSLConfig):
         switch_off_own_masking(self.encoder_config)
 
 
-class BYOLForPreTraining(SSLPreTrainedModel):
+class BYOLForPreTraining(MomentumEncoderPreTrainedModel, TwoViewPreTrainedModel):
     """Bootstrap your own latent (Grill et al. 2020, arXiv:2006.07733).
 
     `L = ‖q̄_θ(z_θ) − z̄'_ξ‖² = 2 − 2 cos(q_θ(z_θ), z'_ξ)` (Eq. 2), `z_θ = g_θ(f_θ(v))`, `z'_ξ = g_ξ(f_ξ(v'))`: f the
@@ -86,12 +87,12 @@ class BYOLForPreTraining(SSLPreTrainedModel):
     """
 
     config: BYOLConfig
-    main_input_name = "pixel_values"
+    title = "BYOL"
     _keep_in_fp32_modules_strict = ["teacher"]
 
     def __init__(self, config: BYOLConfig) -> None:
         super().__init__(config)
-        ready_image_encoder(self.encoder, "BYOL", config.pooling)
+        ready_image_encoder(self.encoder, self.title, config.pooling)
         self.projection_head = ProjectionHead(
             [hidden_size_of(self.encoder.config), config.projection_hidden_size, config.projection_size],
             hidden_bias=True,
@@ -102,55 +103,14 @@ class BYOLForPreTraining(SSLPreTrainedModel):
             hidden_bias=True,
             last_bias=False,
         )
-        self.teacher: Any = make_teacher(self.student)
+        self.teacher = make_teacher(self.student)
         self.post_init()
         self.synchronise_teacher()  # the head has its weights only now
         self.train()
 
-    @property
-    def student(self) -> nn.ModuleDict:
-        """What the teacher follows: the encoder and its projector."""
-        return nn.ModuleDict({"encoder": self.encoder, "projection_head": self.projection_head})
-
-    def train(self, mode: bool = True) -> Self:
-        """The teacher takes no gradient and drops nothing out; in training it has batch statistics of its own."""
-        super().train(mode)
-        freeze(self.teacher, batch_statistics=mode)
-        return self
-
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor,
-        num_items_in_batch: dict[str, Tensor] | None = None,
-        return_loss: bool = True,
-        **kwargs: Any,
-    ) -> SSLOutput:
-        """The loss of a batch of pairs of views.
-
-        Args:
-            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
-                expects.
-            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
-                predictions.
-            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
-            kwargs: further arguments of the encoder, such as `output_hidden_states`.
-
-        Returns:
-            [`SSLOutput`]: `loss_terms["regression"]`; `diagnostics` `prediction_std` and `projection_std` (the
-            teacher's), see [`direction_std`]; `features` (2B, D), the encoder's output.
-
-        Raises:
-            InputError: when `pixel_values` is not two views of each image.
-        """
-        encoded = self.embed(pixel_values, **kwargs)
-        output = self.compare(encoded)
-        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
-        return output
-
     def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
         """The encoders' part, which knows each image by itself: `features` and `teacher_features` (B, 2, D)."""
-        check_views(pixel_values, 2, "BYOL")
+        check_views(pixel_values, 2, self.title)
         encoded = encode_each_view(self.encoder, pixel_values, self.config.pooling, **kwargs)
         with torch.no_grad():
             encoded_by_teacher = encode_each_view(self.teacher["encoder"], pixel_values.float(), self.config.pooling)
@@ -158,7 +118,12 @@ class BYOLForPreTraining(SSLPreTrainedModel):
         return encoded
 
     def compare(self, encoded: EncodedViews) -> SSLOutput:
-        """The loss of all the images of a batch, from what [`embed`] gave."""
+        """The loss of all the images of a batch, from what [`embed`] gave.
+
+        Returns:
+            [`SSLOutput`]: `loss_terms["regression"]`; `diagnostics` `prediction_std` and `projection_std` (the
+            teacher's), see [`direction_std`]; `features` (2B, D), the encoder's output.
+        """
         assert encoded.features is not None
         assert encoded.teacher_features is not None
         z = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (2, B, P)
@@ -173,10 +138,6 @@ class BYOLForPreTraining(SSLPreTrainedModel):
             diagnostics={"prediction_std": direction_std(q_1), "projection_std": direction_std(z_1)},
             features=encoded.features.detach().transpose(0, 1).flatten(0, 1),
         )
-
-    def synchronise_teacher(self) -> None:
-        """Make the teacher a copy of the student."""
-        copy_weights(self.teacher, self.student)
 
     def after_optimizer_step(self, progress: float) -> None:
         """Move the teacher towards the student (Eq. 1).

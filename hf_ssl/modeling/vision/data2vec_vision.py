@@ -2,7 +2,7 @@
 
 # B images, P = h x w patches, M masked patches of the image that has most, R prefix tokens, D hidden size, K layers
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -20,8 +20,9 @@ from hf_ssl.modeling.blocks.layer_stack import layer_stack
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.patch_masking import masked_patches, num_prefix_tokens, patch_grid, ready_patch_encoder
 from hf_ssl.modeling.blocks.positions import NOWHERE, positions_of, take_frames
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.teacher import copy_weights, follow, freeze, linear_decay, make_teacher
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.student_teacher import StudentTeacherPreTrainedModel
+from hf_ssl.modeling.blocks.teacher import follow, linear_decay, make_teacher
 from hf_ssl.modeling.blocks.views import check_squares, interpolation, switch_off_own_masking
 
 KINDS_OF_POSITIONS = (
@@ -88,7 +89,7 @@ class Data2VecVisionPreTrainingConfig(SSLConfig):
         _check_encoder(self.encoder_config, self.average_top_k_layers)
 
 
-class Data2VecVisionForPreTraining(SSLPreTrainedModel):
+class Data2VecVisionForPreTraining(StudentTeacherPreTrainedModel):
     """data2vec (Baevski et al. 2022, arXiv:2202.03555) for images: a student regresses its own teacher's layers.
 
     The student reads the image with mask tokens in place of blocks of patches, the teacher, a moving average of the
@@ -118,7 +119,7 @@ class Data2VecVisionForPreTraining(SSLPreTrainedModel):
         hidden_size = self.encoder.config.hidden_size
         self.mask_token = nn.Parameter(torch.empty(hidden_size))
         self.projection_head = nn.Linear(hidden_size, hidden_size)
-        self.teacher: Any = make_teacher(self.encoder)
+        self.teacher = make_teacher(self.student)
         self.post_init()
 
     @torch.no_grad()
@@ -126,12 +127,6 @@ class Data2VecVisionForPreTraining(SSLPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, Data2VecVisionForPreTraining):
             init.normal_(module.mask_token, std=self.config.initializer_range)
-
-    def train(self, mode: bool = True) -> Self:
-        """The teacher stays as it is: it drops nothing out and takes no gradient."""
-        super().train(mode)
-        freeze(self.teacher)
-        return self
 
     @can_return_tuple
     def forward(
@@ -195,15 +190,11 @@ class Data2VecVisionForPreTraining(SSLPreTrainedModel):
         blocks = [layer if isinstance(layer, Tensor) else layer[0] for layer in layers]
         return average_blocks([block[:, num_prefix:] for block in blocks])
 
-    def synchronise_teacher(self) -> None:
-        """Make the teacher a copy of the student."""
-        copy_weights(self.teacher, self.encoder)
-
     def after_optimizer_step(self, progress: float) -> None:
         """Move the teacher towards the student; `progress` is the share of the training that is done, in [0, 1]."""
         config = self.config
         decay = linear_decay(progress, config.ema_decay, config.ema_end_decay, config.ema_rise_share)
-        follow(self.teacher, self.encoder, decay)
+        follow(self.teacher, self.student, decay)
 
     @staticmethod
     def count_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:

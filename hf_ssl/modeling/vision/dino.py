@@ -4,7 +4,7 @@
 # E bottleneck size, K prototypes
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -18,9 +18,10 @@ from hf_ssl.modeling.blocks.centred_softmax import CentredSoftmax
 from hf_ssl.modeling.blocks.dino_head import DINOHead, WeightNormLinear
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import Processor, SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import Processor, SSLConfig
 from hf_ssl.modeling.blocks.self_distillation import Distillation, collapse_diagnostics, distil, other_views
-from hf_ssl.modeling.blocks.teacher import copy_weights, cosine_decay, follow, freeze, make_teacher
+from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
+from hf_ssl.modeling.blocks.teacher import cosine_decay, follow, make_teacher
 from hf_ssl.modeling.blocks.views import (
     EncodedViews,
     check_views,
@@ -95,7 +96,7 @@ class DINOConfig(SSLConfig):
         switch_off_own_masking(self.encoder_config)
 
 
-class DINOForPreTraining(SSLPreTrainedModel):
+class DINOForPreTraining(MomentumEncoderPreTrainedModel):
     """Self-distillation with no labels (Caron et al. 2021, arXiv:2104.14294).
 
     `min Σ_{t ∈ {x_1^g, x_2^g}} Σ_{s ∈ V, s ≠ t} H(P_t(t), P_s(s))` (Eq. 3), `H(a, b) = −Σ_k a_k log b_k`, here the
@@ -135,7 +136,7 @@ class DINOForPreTraining(SSLPreTrainedModel):
             final_temperature=config.final_teacher_temperature,
             warmup_share=config.temperature_warmup_share,
         )
-        self.teacher: Any = make_teacher(self.student)
+        self.teacher = make_teacher(self.student)
         self.post_init()
         self.synchronise_teacher()  # the head has its weights only now
         self.train()
@@ -149,17 +150,6 @@ class DINOForPreTraining(SSLPreTrainedModel):
     def ready_encoder(self) -> None:
         """Check the encoder and make it ready, before the teacher becomes its copy."""
         ready_image_encoder(self.encoder, "DINO", self.config.pooling)
-
-    @property
-    def student(self) -> nn.ModuleDict:
-        """What the teacher follows: the encoder with its head."""
-        return nn.ModuleDict({"encoder": self.encoder, "projection_head": self.projection_head})
-
-    def train(self, mode: bool = True) -> Self:
-        """The teacher drops nothing out and takes no gradient; its batch norms follow `mode`."""
-        super().train(mode)
-        freeze(self.teacher, batch_statistics=mode)
-        return self
 
     @can_return_tuple
     def forward(
@@ -253,10 +243,6 @@ class DINOForPreTraining(SSLPreTrainedModel):
         self.teacher["encoder"].save_pretrained(path)
         if processor is not None:
             processor.save_pretrained(path)
-
-    def synchronise_teacher(self) -> None:
-        """Make the teacher a copy of the student."""
-        copy_weights(self.teacher, self.student)
 
     def before_optimizer_step(self, progress: float) -> None:
         """The prototypes stay as they are at first.

@@ -3,7 +3,7 @@
 # B images, P = h x w patches, K patches of the context, T target blocks of at most M patches, D hidden size
 
 from dataclasses import field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -26,8 +26,9 @@ from hf_ssl.modeling.blocks.patch_masking import (
     visible_patches,
 )
 from hf_ssl.modeling.blocks.positions import NOWHERE, take_frames
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.teacher import copy_weights, follow, freeze, linear_decay, make_teacher
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.student_teacher import StudentTeacherPreTrainedModel
+from hf_ssl.modeling.blocks.teacher import follow, linear_decay, make_teacher
 from hf_ssl.modeling.blocks.views import check_squares, interpolation, switch_off_own_masking
 from hf_ssl.modeling.vision.ijepa_predictor import IJepaPredictor
 
@@ -113,7 +114,7 @@ def predictor_layers(config: IJepaPreTrainingConfig) -> ViTConfig:
     )
 
 
-class IJepaForPreTraining(SSLPreTrainedModel):
+class IJepaForPreTraining(StudentTeacherPreTrainedModel):
     """The image-based joint-embedding predictive architecture (Assran et al. 2023, arXiv:2301.08243).
 
     `L = mean_{i, j ∈ B_i} d(ŝ_j, s_j)` (section 3): B_i are T blocks of patches, s_j what the teacher makes of patch j
@@ -141,7 +142,7 @@ class IJepaForPreTraining(SSLPreTrainedModel):
         super().__init__(config)
         ready_patch_encoder(self.encoder, "I-JEPA")
         self.predictor = IJepaPredictor(self.encoder.config.hidden_size, predictor_layers(config))
-        self.teacher: Any = make_teacher(self.encoder)
+        self.teacher = make_teacher(self.student)
         self.post_init()
 
     @torch.no_grad()
@@ -149,12 +150,6 @@ class IJepaForPreTraining(SSLPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, IJepaPredictor):
             init.normal_(module.mask_token, std=self.config.initializer_range)
-
-    def train(self, mode: bool = True) -> Self:
-        """The teacher stays as it is: it drops nothing out and takes no gradient."""
-        super().train(mode)
-        freeze(self.teacher)
-        return self
 
     @can_return_tuple
     def forward(
@@ -217,14 +212,10 @@ class IJepaForPreTraining(SSLPreTrainedModel):
         hidden = self.teacher(pixel_values=pixel_values, **interpolation(self.teacher, pixel_values)).last_hidden_state
         return normalise_features(hidden[:, num_prefix_tokens(self.teacher) :])
 
-    def synchronise_teacher(self) -> None:
-        """Make the teacher a copy of the student."""
-        copy_weights(self.teacher, self.encoder)
-
     def after_optimizer_step(self, progress: float) -> None:
         """Move the teacher towards the student; `progress` is the share of the training that is done, in [0, 1]."""
         decay = linear_decay(progress, self.config.ema_decay, self.config.ema_end_decay, share=1.0)
-        follow(self.teacher, self.encoder, decay)
+        follow(self.teacher, self.student, decay)
 
     @staticmethod
     def count_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:

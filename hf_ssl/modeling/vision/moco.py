@@ -3,7 +3,7 @@
 # B images of this process, N images of all processes, V views that are queries, C x H x W pixels, D hidden size,
 # P projection size, K queue size
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -17,11 +17,12 @@ from hf_ssl.modeling.blocks.contrastive import info_nce
 from hf_ssl.modeling.blocks.gather import gather_with_gradient, num_processes, process_rank
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.queue import MemoryQueue
 from hf_ssl.modeling.blocks.similarity import direction_std
-from hf_ssl.modeling.blocks.teacher import copy_weights, follow, freeze, make_teacher
+from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
+from hf_ssl.modeling.blocks.teacher import follow, make_teacher
 from hf_ssl.modeling.blocks.views import (
     EncodedViews,
     check_views,
@@ -101,7 +102,7 @@ class MoCoConfig(SSLConfig):
         return [hidden_size, *[projection_hidden_size] * (self.num_projection_layers - 1), self.projection_size]
 
 
-class MoCoForPreTraining(SSLPreTrainedModel):
+class MoCoForPreTraining(MomentumEncoderPreTrainedModel):
     """Momentum contrast (He et al. 2019, arXiv:1911.05722; v2: Chen et al. 2020, arXiv:2003.04297).
 
     `l = -log( exp(q·k₊ / τ) / (exp(q·k₊ / τ) + Σ_k exp(q·k / τ)) )` (Eq. 1): the query q is what encoder and head make
@@ -134,7 +135,7 @@ class MoCoForPreTraining(SSLPreTrainedModel):
         ready_image_encoder(self.encoder, "MoCo", config.pooling, joint_batch_norm=joint)
         self.projection_head = ProjectionHead(config.projection_sizes, batch_norm=False)
         self.queue = MemoryQueue(config.queue_size, config.projection_size)
-        self.teacher: Any = make_teacher(self.student)
+        self.teacher = make_teacher(self.student)
         self.post_init()
         self.synchronise_teacher()  # the head has its weights only now
         self.train()
@@ -144,17 +145,6 @@ class MoCoForPreTraining(SSLPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, MemoryQueue):
             module.empty()
-
-    @property
-    def student(self) -> nn.ModuleDict:
-        """What the teacher, the key encoder with its head, follows."""
-        return nn.ModuleDict({"encoder": self.encoder, "projection_head": self.projection_head})
-
-    def train(self, mode: bool = True) -> Self:
-        """The teacher drops nothing out and takes no gradient; its batch norms follow `mode`."""
-        super().train(mode)
-        freeze(self.teacher, batch_statistics=mode)
-        return self
 
     @can_return_tuple
     def forward(
@@ -232,10 +222,6 @@ class MoCoForPreTraining(SSLPreTrainedModel):
             diagnostics={"key_std": direction_std(k)},
             features=h.detach(),
         )
-
-    def synchronise_teacher(self) -> None:
-        """The key encoder becomes the query encoder's copy again."""
-        copy_weights(self.teacher, self.student)
 
     def after_optimizer_step(self, progress: float) -> None:
         """The key encoder follows the query encoder; the queue takes the keys of this step in."""

@@ -9,16 +9,17 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
-from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.contrastive import info_nce_in_batch
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.similarity import direction_std
-from hf_ssl.modeling.blocks.teacher import copy_weights, cosine_decay, follow, freeze, make_teacher
+from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
+from hf_ssl.modeling.blocks.teacher import cosine_decay, follow, make_teacher
+from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
 from hf_ssl.modeling.blocks.views import (
     EncodedViews,
     check_views,
@@ -91,7 +92,7 @@ class MoCoV3Config(SSLConfig):
         return [self.projection_size, *hidden, self.projection_size]
 
 
-class MoCoV3ForPreTraining(SSLPreTrainedModel):
+class MoCoV3ForPreTraining(MomentumEncoderPreTrainedModel, TwoViewPreTrainedModel):
     """An empirical study of training self-supervised Vision Transformers (Chen et al. 2021, arXiv:2104.02057).
 
     `loss = ctr(q_1, k_2) + ctr(q_2, k_1)`, `ctr(q, k)_i = −2τ log( exp(q_i·k_i / τ) / Σ_j exp(q_i·k_j / τ) )`
@@ -113,66 +114,29 @@ class MoCoV3ForPreTraining(SSLPreTrainedModel):
     """
 
     config: MoCoV3Config
-    main_input_name = "pixel_values"
+    title = "MoCo v3"
     _keep_in_fp32_modules_strict = ["teacher"]
 
     def __init__(self, config: MoCoV3Config) -> None:
         super().__init__(config)
-        ready_image_encoder(self.encoder, "MoCo v3", config.pooling)
+        ready_image_encoder(self.encoder, self.title, config.pooling)
         self.projection_head = ProjectionHead(config.projection_sizes, last_batch_norm="plain")
         self.prediction_head = ProjectionHead(config.prediction_sizes, last_batch_norm="plain")
-        self.teacher: Any = make_teacher(self.student)
+        self.teacher = make_teacher(self.student)
         self.post_init()
         self.synchronise_teacher()  # the head has its weights only now
         self.train()
 
-    @property
-    def student(self) -> nn.ModuleDict:
-        """What the teacher, the momentum encoder with its projection head, follows."""
-        return nn.ModuleDict({"encoder": self.encoder, "projection_head": self.projection_head})
-
     def train(self, mode: bool = True) -> Self:
-        """The teacher drops nothing out; it and frozen patches take no gradient; its batch norms follow `mode`."""
+        """Frozen patches take no gradient either."""
         super().train(mode)
-        freeze(self.teacher, batch_statistics=mode)
         if self.config.freeze_patch_embedding:
             patch_embedding(self.encoder).requires_grad_(False)
         return self
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor,
-        num_items_in_batch: dict[str, Tensor] | None = None,
-        return_loss: bool = True,
-        **kwargs: Any,
-    ) -> SSLOutput:
-        """The loss of a batch of pairs of views.
-
-        Args:
-            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
-                expects.
-            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
-                predictions.
-            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
-            kwargs: further arguments of the encoder, such as `output_hidden_states`.
-
-        Returns:
-            [`SSLOutput`]: `loss_terms["contrastive"]`, the sum of both directions; `logits` (2B, N) and `targets`
-            (2B,) of telling the key apart; `diagnostics["key_std"]`, how far the keys spread ([`direction_std`]);
-            `features` (2B, D), the encoder's output.
-
-        Raises:
-            InputError: when `pixel_values` is not two views of each image.
-        """
-        encoded = self.embed(pixel_values, **kwargs)
-        output = self.compare(encoded)
-        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
-        return output
-
     def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
         """The encoders' part: `features` and `teacher_features`, (B, 2, D) each."""
-        check_views(pixel_values, 2, "MoCo v3")
+        check_views(pixel_values, 2, self.title)
         encoded = encode_each_view(self.encoder, pixel_values, self.config.pooling, **kwargs)
         with torch.no_grad():
             teacher = encode_each_view(self.teacher["encoder"], pixel_values.float(), self.config.pooling)
@@ -180,7 +144,13 @@ class MoCoV3ForPreTraining(SSLPreTrainedModel):
         return encoded
 
     def compare(self, encoded: EncodedViews) -> SSLOutput:
-        """The loss of all the images of a batch, from what [`embed`] gave."""
+        """The loss of all the images of a batch, from what [`embed`] gave.
+
+        Returns:
+            [`SSLOutput`]: `loss_terms["contrastive"]`, the sum of both directions; `logits` (2B, N) and `targets`
+            (2B,) of telling the key apart; `diagnostics["key_std"]`, how far the keys spread ([`direction_std`]);
+            `features` (2B, D), the encoder's output.
+        """
         assert encoded.features is not None
         assert encoded.teacher_features is not None
         z = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (2, B, P)
@@ -199,10 +169,6 @@ class MoCoV3ForPreTraining(SSLPreTrainedModel):
             diagnostics={"key_std": direction_std(torch.cat([k_1, k_2]))},
             features=encoded.features.detach().transpose(0, 1).flatten(0, 1),
         )
-
-    def synchronise_teacher(self) -> None:
-        """The momentum encoder becomes the encoder's copy again."""
-        copy_weights(self.teacher, self.student)
 
     def after_optimizer_step(self, progress: float) -> None:
         """The momentum encoder follows the encoder, the less the further the training is."""

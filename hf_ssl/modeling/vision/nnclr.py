@@ -9,23 +9,17 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
-from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.contrastive import info_nce_in_batch
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.queue import MemoryQueue
 from hf_ssl.modeling.blocks.similarity import direction_std
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_views,
-    encode_each_view,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
+from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder, switch_off_own_masking
 
 
 @strict
@@ -83,7 +77,7 @@ class NNCLRConfig(SSLConfig):
         return [self.projection_size, self.prediction_hidden_size, self.projection_size]
 
 
-class NNCLRForPreTraining(SSLPreTrainedModel):
+class NNCLRForPreTraining(TwoViewPreTrainedModel):
     """With a little help from my friends: nearest-neighbour contrastive learning (Dwibedi et al. 2021,
     arXiv:2104.14548).
 
@@ -103,12 +97,12 @@ class NNCLRForPreTraining(SSLPreTrainedModel):
     """
 
     config: NNCLRConfig
-    main_input_name = "pixel_values"
+    title = "NNCLR"
     _keep_in_fp32_modules_strict = ["rows"]
 
     def __init__(self, config: NNCLRConfig) -> None:
         super().__init__(config)
-        ready_image_encoder(self.encoder, "NNCLR", config.pooling)
+        ready_image_encoder(self.encoder, self.title, config.pooling)
         self.projection_head = ProjectionHead(config.projection_sizes, last_batch_norm="scale")
         self.prediction_head = ProjectionHead(config.prediction_sizes)
         self.queue = MemoryQueue(config.queue_size, config.projection_size)
@@ -120,45 +114,15 @@ class NNCLRForPreTraining(SSLPreTrainedModel):
         if isinstance(module, MemoryQueue):
             module.empty()
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor,
-        num_items_in_batch: dict[str, Tensor] | None = None,
-        return_loss: bool = True,
-        **kwargs: Any,
-    ) -> SSLOutput:
-        """The loss of a batch of pairs of views.
-
-        Args:
-            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
-                expects.
-            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
-                predictions.
-            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
-            kwargs: further arguments of the encoder, such as `output_hidden_states`.
+    def compare(self, encoded: EncodedViews) -> SSLOutput:
+        """The loss of all the images of a batch, from what [`embed`] gave; its projections wait for the queue.
 
         Returns:
             [`SSLOutput`]: `loss_terms["info_nce"]`; `logits` (2B, N) and `targets` (2B,) of telling apart which
             prediction belongs to a neighbour; `diagnostics` `neighbour_std`, how far the neighbours spread
             ([`direction_std`]), and `neighbour_similarity`, the mean cosine of projections and their neighbours;
             `features` (2B, D), the encoder's output.
-
-        Raises:
-            InputError: when `pixel_values` is not two views of each image.
         """
-        encoded = self.embed(pixel_values, **kwargs)
-        output = self.compare(encoded)
-        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
-        return output
-
-    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
-        """The encoder's part, which knows each image by itself: `features` (B, 2, D)."""
-        check_views(pixel_values, 2, "NNCLR")
-        return encode_each_view(self.encoder, pixel_values, self.config.pooling, **kwargs)
-
-    def compare(self, encoded: EncodedViews) -> SSLOutput:
-        """The loss of all the images of a batch, from what [`embed`] gave; its projections wait for the queue."""
         assert encoded.features is not None
         z_1, z_2 = z = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (2, B, P)
         p_1, p_2 = self.prediction_head.each_view(z)

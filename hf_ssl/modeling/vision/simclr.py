@@ -8,14 +8,14 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
-from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.contrastive import nt_xent
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.projection import ProjectionHead
+from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
 from hf_ssl.modeling.blocks.views import (
     EncodedViews,
     check_views,
@@ -78,7 +78,7 @@ class SimCLRConfig(SSLConfig):
         return [hidden_size, *[projection_hidden_size] * (self.num_projection_layers - 1), self.projection_size]
 
 
-class SimCLRForPreTraining(SSLPreTrainedModel):
+class SimCLRForPreTraining(TwoViewPreTrainedModel):
     """A simple framework for contrastive learning of visual representations (Chen et al. 2020, arXiv:2002.05709).
 
     `l_i = -log( exp(sim(z_i, z_j) / τ) / Σ_{k ≠ i} exp(sim(z_i, z_k) / τ) )` (Eq. 1), `z = g(h)`, `h = f(x)`: f the
@@ -98,11 +98,11 @@ class SimCLRForPreTraining(SSLPreTrainedModel):
     """
 
     config: SimCLRConfig
-    main_input_name = "pixel_values"
+    title = "SimCLR"
 
     def __init__(self, config: SimCLRConfig) -> None:
         super().__init__(config)
-        ready_image_encoder(self.encoder, "SimCLR", config.pooling)
+        ready_image_encoder(self.encoder, self.title, config.pooling)
         self.projection_head = ProjectionHead(
             config.projection_sizes,
             batch_norm=config.projection_batch_norm,
@@ -110,43 +110,18 @@ class SimCLRForPreTraining(SSLPreTrainedModel):
         )
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor,
-        num_items_in_batch: dict[str, Tensor] | None = None,
-        return_loss: bool = True,
-        **kwargs: Any,
-    ) -> SSLOutput:
-        """The loss of a batch of pairs of views.
+    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
+        """The encoder's part, which knows each image by itself: `features` (B, 2, D), h of both views."""
+        check_views(pixel_values, 2, self.title)
+        return encode_views(self.encoder, pixel_values, self.config.pooling, **kwargs)
 
-        Args:
-            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
-                expects.
-            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
-                predictions.
-            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
-            kwargs: further arguments of the encoder, such as `output_hidden_states`.
+    def compare(self, encoded: EncodedViews) -> SSLOutput:
+        """The loss of all the images of a batch, from what [`embed`] gave.
 
         Returns:
             [`SSLOutput`]: `loss_terms["nt_xent"]`; `logits` (2B, 2N) and `targets` (2B,) of telling the positive
             apart; `features` (2B, D), the encoder's h.
-
-        Raises:
-            InputError: when `pixel_values` is not two views of each image.
         """
-        encoded = self.embed(pixel_values, **kwargs)
-        output = self.compare(encoded)
-        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
-        return output
-
-    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
-        """The encoder's part, which knows each image by itself: `features` (B, 2, D), h of both views."""
-        check_views(pixel_values, 2, "SimCLR")
-        return encode_views(self.encoder, pixel_values, self.config.pooling, **kwargs)
-
-    def compare(self, encoded: EncodedViews) -> SSLOutput:
-        """The loss of all the images of a batch, from what [`embed`] gave."""
         assert encoded.features is not None
         h = encoded.features.transpose(0, 1).flatten(0, 1)  # (2B, D): first views of all images, then second
         z_1, z_2 = self.projection_head(h).chunk(2)  # (B, P) each

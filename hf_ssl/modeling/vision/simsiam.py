@@ -5,24 +5,17 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
-from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.similarity import cosine, direction_std
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_views,
-    encode_each_view,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
+from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder, switch_off_own_masking
 
 
 @strict
@@ -70,7 +63,7 @@ class SimSiamConfig(SSLConfig):
         return [hidden_size, *[projection_hidden_size] * (self.num_projection_layers - 1), self.projection_size]
 
 
-class SimSiamForPreTraining(SSLPreTrainedModel):
+class SimSiamForPreTraining(TwoViewPreTrainedModel):
     """Simple Siamese representations (Chen & He 2020, arXiv:2011.10566).
 
     `L = ½ D(p_1, stopgrad(z_2)) + ½ D(p_2, stopgrad(z_1))` (Eq. 4), `D(p, z) = −cos(p, z)` (Eq. 1), `z = f(x)`,
@@ -92,55 +85,25 @@ class SimSiamForPreTraining(SSLPreTrainedModel):
     """
 
     config: SimSiamConfig
-    main_input_name = "pixel_values"
+    title = "SimSiam"
     constant_learning_rate = ("prediction_head",)
 
     def __init__(self, config: SimSiamConfig) -> None:
         super().__init__(config)
-        ready_image_encoder(self.encoder, "SimSiam", config.pooling)
+        ready_image_encoder(self.encoder, self.title, config.pooling)
         self.projection_head = ProjectionHead(config.projection_sizes, last_batch_norm="plain")
         self.prediction_head = ProjectionHead(
             [config.projection_size, config.prediction_hidden_size, config.projection_size]
         )
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor,
-        num_items_in_batch: dict[str, Tensor] | None = None,
-        return_loss: bool = True,
-        **kwargs: Any,
-    ) -> SSLOutput:
-        """The loss of a batch of pairs of views.
-
-        Args:
-            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
-                expects.
-            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
-                predictions.
-            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
-            kwargs: further arguments of the encoder, such as `output_hidden_states`.
+    def compare(self, encoded: EncodedViews) -> SSLOutput:
+        """The loss of all the images of a batch, from what [`embed`] gave.
 
         Returns:
             [`SSLOutput`]: `loss_terms["similarity"]`, from 1 down to −1; `diagnostics["projection_std"]`, see
             [`direction_std`]; `features` (2B, D), the encoder's output.
-
-        Raises:
-            InputError: when `pixel_values` is not two views of each image.
         """
-        encoded = self.embed(pixel_values, **kwargs)
-        output = self.compare(encoded)
-        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
-        return output
-
-    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
-        """The encoder's part, which knows each image by itself: `features` (B, 2, D) of both views."""
-        check_views(pixel_values, 2, "SimSiam")
-        return encode_each_view(self.encoder, pixel_values, self.config.pooling, **kwargs)
-
-    def compare(self, encoded: EncodedViews) -> SSLOutput:
-        """The loss of all the images of a batch, from what [`embed`] gave."""
         assert encoded.features is not None
         z_1, z_2 = z = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (2, B, P)
         p_1, p_2 = self.prediction_head.each_view(z)

@@ -10,22 +10,16 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
-from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.decorrelation import off_diagonal_squares
 from hf_ssl.modeling.blocks.gather import gather_with_gradient
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.projection import ProjectionHead
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_views,
-    encode_each_view,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
+from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder, switch_off_own_masking
 
 TARGET_STD = 1.0
 """γ: the standard deviation below which a dimension is pushed apart."""
@@ -86,7 +80,7 @@ class VICRegConfig(SSLConfig):
         return [hidden_size_of(self.encoder_config), *hidden_sizes, self.projection_size]
 
 
-class VICRegForPreTraining(SSLPreTrainedModel):
+class VICRegForPreTraining(TwoViewPreTrainedModel):
     """Variance-invariance-covariance regularisation (Bardes et al. 2021, arXiv:2105.04906).
 
     `L = λ s(Z, Z') + μ [v(Z) + v(Z')] + ν [c(Z) + c(Z')]` (Eq. 6), Z and Z' the projections of two views of N images:
@@ -112,52 +106,24 @@ class VICRegForPreTraining(SSLPreTrainedModel):
     """
 
     config: VICRegConfig
-    main_input_name = "pixel_values"
+    title = "VICReg"
 
     def __init__(self, config: VICRegConfig) -> None:
         super().__init__(config)
-        ready_image_encoder(self.encoder, "VICReg", config.pooling)
+        ready_image_encoder(self.encoder, self.title, config.pooling)
         self.projection_head = ProjectionHead(config.projection_sizes, hidden_bias=True, last_bias=False)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: Tensor,
-        num_items_in_batch: dict[str, Tensor] | None = None,
-        return_loss: bool = True,
-        **kwargs: Any,
-    ) -> SSLOutput:
-        """The loss of a batch of pairs of views.
+    def compare(self, encoded: EncodedViews) -> SSLOutput:
+        """The loss of all the images of a batch, from what [`embed`] gave.
 
-        Args:
-            pixel_values (`Tensor` of shape `(B, 2, C, H, W)`): two views of each image, normalised as the encoder
-                expects; more than one image over all processes.
-            num_items_in_batch (`dict[str, Tensor]`, *optional*): not used: the loss is defined over a batch, not over
-                predictions.
-            return_loss (`bool`): not used: there is always a loss; the name tells `Trainer` so.
-            kwargs: further arguments of the encoder, such as `output_hidden_states`.
+        Needs more than one image over all processes.
 
         Returns:
             [`SSLOutput`]: `loss_terms` `invariance`, `variance` and `covariance` without their weights;
             `diagnostics["projection_std"]`, the mean of `√(Var + ε)`, near γ = 1 when healthy; `features` (2B, D), the
             encoder's output.
-
-        Raises:
-            InputError: when `pixel_values` is not two views of each image.
         """
-        encoded = self.embed(pixel_values, **kwargs)
-        output = self.compare(encoded)
-        output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
-        return output
-
-    def embed(self, pixel_values: Tensor, **kwargs: Any) -> EncodedViews:
-        """The encoder's part, which knows each image by itself: `features` (B, 2, D) of both views."""
-        check_views(pixel_values, 2, "VICReg")
-        return encode_each_view(self.encoder, pixel_values, self.config.pooling, **kwargs)
-
-    def compare(self, encoded: EncodedViews) -> SSLOutput:
-        """The loss of all the images of a batch, from what [`embed`] gave."""
         assert encoded.features is not None
         config = self.config
         z_1, z_2 = self.projection_head.each_view(encoded.features.transpose(0, 1)).float()  # (B, P) each
