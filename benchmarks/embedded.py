@@ -120,7 +120,10 @@ def overview(results: dict[str, dict]) -> str:
     for name, row in OBJECTIVES.items():
         recipes = ", ".join(f"`{recipe}`" for recipe in row.recipes)
         cells = [f"[{row.title}](model_cards/{row.card})", row.modality, row.paper, recipes]
-        cells += measured_cells(results[name]) if name in results else ["not measured", "", "", ""]
+        if name in results:
+            cells += measured_cells(results[name])
+        else:
+            cells += compared_cells(name)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -131,6 +134,24 @@ def measured_cells(result: dict) -> list[str]:
     scores = {row["features"]: cell(row["scores"]["balanced_accuracy"]) for row in probes}
     raw = next(features for features in scores if features not in FEATURES)
     return [f"`{result['data']}`, `{result['label']}`", *(scores[f] for f in FEATURES), f"{scores[raw]} ({raw})"]
+
+
+def compared_cells(name: str) -> list[str]:
+    """The last cells of an objective that was measured beside others (`compared.py`), in the first such table."""
+    score = "linear probe balanced_accuracy"
+    for file in sorted(RESULTS.glob("compared_*.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))
+        scores = {row.get("name", row["features"]): row["scores"][score] for row in result["rows"]}
+        if name in scores:
+            raw = next(features for features in scores if features.startswith("pixels"))
+            encoder = result["encoder"]["model_type"]
+            return [
+                f"`{result['data']}`, `{result['label']}` ({encoder}, {result['budget']})",
+                cell(scores[name]),
+                cell(scores[FEATURES[1]]),
+                f"{cell(scores[raw])} ({raw})",
+            ]
+    return ["not measured", "", "", ""]
 
 
 def replace_between(path: Path, marker: str, text: str) -> None:
