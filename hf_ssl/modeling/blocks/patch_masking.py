@@ -32,7 +32,7 @@ def ready_patch_encoder(encoder: PreTrainedModel, title: str, *, hierarchical: b
     that stays orders them. A fresh one of transformers 5.23 has positions of zeros; it gets the authors' here.
 
     Args:
-        encoder (`PreTrainedModel`): changed in place; of a ViT-MAE, `mask_ratio` is 0 ([`switch_off_own_masking`]).
+        encoder (`PreTrainedModel`): changed in place; of a ViT-MAE, `mask_ratio` is 0 ([`ImageSSLConfig`]).
         title (`str`): the objective's, for the message.
         hierarchical (`bool`): whether the encoder may merge patches, as Swin does.
 

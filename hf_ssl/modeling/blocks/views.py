@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from hf_ssl.errors import InputError
@@ -63,12 +63,6 @@ def ready_image_encoder(
             parameter.requires_grad = False
     if joint_batch_norm:
         join_batch_norms(encoder)
-
-
-def switch_off_own_masking(encoder_config: PreTrainedConfig) -> None:
-    """ViT-MAE's encoder else leaves a random part of the patches out."""
-    if "mask_ratio" in encoder_config.to_dict():
-        encoder_config.mask_ratio = 0.0
 
 
 def check_views(pixel_values: Tensor, num_views: int, title: str) -> None:

@@ -15,6 +15,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_shares
 from hf_ssl.modeling.blocks.latent_regression import average_layers, channel_std, regression_errors
 from hf_ssl.modeling.blocks.layer_outputs import outputs_of
 from hf_ssl.modeling.blocks.output import SSLOutput
@@ -87,10 +88,7 @@ class Data2Vec2AudioPreTrainingConfig(SSLConfig):
         for name in (*counts, "decoder_kernel", "decoder_groups"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        shares = ("mask_prob_adjust", "ema_decay", "ema_end_decay", "ema_rise_share", "decoder_input_dropout")
-        for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
+        check_shares(self, "mask_prob_adjust", "ema_decay", "ema_end_decay", "ema_rise_share", "decoder_input_dropout")
         if not 0 < self.mask_time_prob < 1:
             raise InputError(f"mask_time_prob is {self.mask_time_prob}; give a share above 0 and below 1.")
         if self.average_top_k_layers > encoder.num_hidden_layers:

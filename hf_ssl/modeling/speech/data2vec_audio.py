@@ -12,6 +12,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_shares
 from hf_ssl.modeling.blocks.latent_regression import average_layers, channel_std, regression_errors
 from hf_ssl.modeling.blocks.layer_outputs import outputs_of
 from hf_ssl.modeling.blocks.output import SSLOutput
@@ -61,9 +62,7 @@ class Data2VecAudioPreTrainingConfig(SSLConfig):
         for name in ("average_top_k_layers", "mask_time_length", "mask_time_min_masks"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("ema_decay", "ema_end_decay", "ema_rise_share", "mask_time_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
+        check_shares(self, "ema_decay", "ema_end_decay", "ema_rise_share", "mask_time_prob")
         if self.mask_time_prob == 0:
             raise InputError("mask_time_prob is 0; without masked frames there is nothing to predict.")
         assert isinstance(self.encoder_config, PreTrainedConfig)

@@ -15,6 +15,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_shares
 from hf_ssl.modeling.blocks.codebook import cosine_logits, drop_special_labels
 from hf_ssl.modeling.blocks.frames import IGNORED, downsampling, labels_at_frames
 from hf_ssl.modeling.blocks.gradient import scaled_output
@@ -71,9 +72,7 @@ class HubertPreTrainingConfig(SSLConfig):
         for name in ("label_rate", "temperature", "mask_time_prob", "feature_grad_mult"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        for name in ("mask_time_prob", "alpha", "feature_grad_mult"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
+        check_shares(self, "mask_time_prob", "alpha", "feature_grad_mult")
         assert isinstance(self.encoder_config, PreTrainedConfig)
         adapt_waveform_encoder(self.encoder_config, "HuBERT")
 

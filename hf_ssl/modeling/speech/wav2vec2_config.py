@@ -7,6 +7,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_shares
 from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.waveform import adapt_waveform_encoder
 
@@ -78,9 +79,7 @@ class Wav2Vec2PreTrainingConfig(SSLConfig):
         for name in (*positive, *shares):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        for name in (*shares, "feat_quantizer_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
+        check_shares(self, *shares, "feat_quantizer_dropout")
         for name in ("diversity_loss_weight", "feature_penalty_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; a weight is 0 or more.")

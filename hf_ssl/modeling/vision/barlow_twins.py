@@ -8,31 +8,25 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.batch_norm import JointBatchNorm1d
 from hf_ssl.modeling.blocks.decorrelation import diagonal_of_product, off_diagonal_squares
 from hf_ssl.modeling.blocks.gather import gather_with_gradient
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
-from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder, switch_off_own_masking
+from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder
 
 
 @strict
-class BarlowTwinsConfig(SSLConfig):
+class BarlowTwinsConfig(PooledImageConfig):
     """Configuration of Barlow Twins; the defaults are the authors' for ImageNet.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50. A ViT-MAE's
-            masking is switched off.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         num_projection_layers (`int`): linear layers of the projector, at least 1.
         projection_hidden_size (`int`): of its hidden layers.
         projection_size (`int`): P, of its output.
@@ -44,9 +38,7 @@ class BarlowTwinsConfig(SSLConfig):
     """
 
     model_type = "barlow-twins"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     num_projection_layers: int = 3
     projection_hidden_size: int = 8192
     projection_size: int = 8192
@@ -55,15 +47,12 @@ class BarlowTwinsConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
         if self.num_projection_layers < 1:
             raise InputError(f"num_projection_layers is {self.num_projection_layers}; the projector needs at least 1.")
         if self.redundancy_weight < 0:
             raise InputError(f"redundancy_weight is {self.redundancy_weight}; it must be at least 0.")
         if self.scale_loss <= 0:
             raise InputError(f"scale_loss is {self.scale_loss}; it must be above 0.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
     @property
     def projection_sizes(self) -> list[int]:

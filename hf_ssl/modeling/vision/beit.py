@@ -16,18 +16,19 @@ from transformers.utils.generic import can_return_tuple
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.block_masking import block_mask
 from hf_ssl.modeling.blocks.frames import IGNORED
+from hf_ssl.modeling.blocks.image_config import ImageSSLConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.patch_masking import masked_patches, num_prefix_tokens, patch_grid, ready_patch_encoder
 from hf_ssl.modeling.blocks.pixels import CHANNELS, check_pixel_scale, colours_of
 from hf_ssl.modeling.blocks.positions import positions_of, take_frames, take_labels
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel, load_published
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel, load_published
 from hf_ssl.modeling.blocks.teacher import copy_weights, freeze
-from hf_ssl.modeling.blocks.views import check_squares, interpolation, switch_off_own_masking
+from hf_ssl.modeling.blocks.views import check_squares, interpolation
 from hf_ssl.modeling.vision.image_tokenizers import tokenizer_class, tokens_of
 
 
 @strict
-class BeitPreTrainingConfig(SSLConfig):
+class BeitPreTrainingConfig(ImageSSLConfig):
     """Configuration of BEiT; the defaults are the paper's, but for the tokenizer.
 
     Args:
@@ -71,7 +72,6 @@ class BeitPreTrainingConfig(SSLConfig):
         assert isinstance(self.encoder_config, PreTrainedConfig)
         assert isinstance(self.tokenizer_config, PreTrainedConfig)
         tokenizer_class(self.tokenizer_config)
-        switch_off_own_masking(self.encoder_config)
 
 
 class BeitForPreTraining(SSLPreTrainedModel):

@@ -7,37 +7,25 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
-from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_shares
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.similarity import cosine, direction_std
 from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import cosine_decay, follow, make_teacher
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_views,
-    encode_each_view,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.views import EncodedViews, check_views, encode_each_view, ready_image_encoder
 
 
 @strict
-class BYOLConfig(SSLConfig):
+class BYOLConfig(PooledImageConfig):
     """Configuration of BYOL; the defaults are the paper's for ImageNet and 1,000 epochs.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50. A ViT-MAE's
-            masking is switched off.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         projection_hidden_size (`int`): of the projector's hidden layer.
         projection_size (`int`): P, of the projector's output and of the predictor's.
         prediction_hidden_size (`int`): of the predictor's hidden layer.
@@ -49,9 +37,7 @@ class BYOLConfig(SSLConfig):
     """
 
     model_type = "byol"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     projection_hidden_size: int = 4096
     projection_size: int = 256
     prediction_hidden_size: int = 4096
@@ -59,11 +45,7 @@ class BYOLConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
-        if not 0 <= self.ema_decay <= 1:
-            raise InputError(f"ema_decay is {self.ema_decay}; it is a share between 0 and 1.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
+        check_shares(self, "ema_decay")
 
 
 class BYOLForPreTraining(MomentumEncoderPreTrainedModel, TwoViewPreTrainedModel):

@@ -8,12 +8,12 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError, unknown_name
 from hf_ssl.modeling.blocks.batch_norm import JointBatchNorm1d
+from hf_ssl.modeling.blocks.checks import check_shares
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.patch_degradation import drop_colours, grayscale, pixelate, project_colours
 from hf_ssl.modeling.blocks.patch_grid import (
@@ -23,15 +23,9 @@ from hf_ssl.modeling.blocks.patch_grid import (
     draw_patch_corners,
     standardise,
 )
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_squares,
-    encode_views,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
+from hf_ssl.modeling.blocks.views import EncodedViews, check_squares, encode_views, ready_image_encoder
 
 COLOURS = ("drop", "project", "gray", "keep")
 CENTRE = NUM_PATCHES // 2
@@ -40,14 +34,13 @@ LEAST_PIXELATED_SIDE = 10
 
 
 @strict
-class ContextPredictionConfig(SSLConfig):
+class ContextPredictionConfig(PooledImageConfig):
     """Configuration of context prediction; the defaults are the paper's, for images of 432 pixels.
 
     Args:
         encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder that can read images
             of `patch_size`; by default ResNet-50.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        pooling (`str`): see [`PooledImageConfig`].
         patch_size (`int`): s, side of a patch in pixels.
         patch_jitter (`int`): how far a patch may lie from one side of its range to the other, in pixels: the paper's 7
             in each direction are 14.
@@ -63,9 +56,7 @@ class ContextPredictionConfig(SSLConfig):
     """
 
     model_type = "context-prediction"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     patch_size: int = 96
     patch_jitter: int = 14
     colours: str = "drop"
@@ -76,13 +67,10 @@ class ContextPredictionConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
         check_patch_sizes(self.patch_size, patch_jitter=self.patch_jitter)
         if self.colours not in COLOURS:
             raise unknown_name("treatment of colours (model.colours)", self.colours, COLOURS)
-        for name in ("gray_probability", "pixelation_probability", "head_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
+        check_shares(self, "gray_probability", "pixelation_probability", "head_dropout")
         if self.pixelation_probability > 0 and self.patch_size <= LEAST_PIXELATED_SIDE:
             raise InputError(
                 f"A patch of {self.patch_size} pixels cannot be reduced to {LEAST_PIXELATED_SIDE}; set "
@@ -90,8 +78,6 @@ class ContextPredictionConfig(SSLConfig):
             )
         if self.head_hidden_size < 1:
             raise InputError(f"head_hidden_size is {self.head_hidden_size}; it must be at least 1.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
 
 class ContextPredictionForPreTraining(SSLPreTrainedModel):

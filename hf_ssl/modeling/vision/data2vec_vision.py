@@ -14,16 +14,17 @@ from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.block_masking import block_mask
+from hf_ssl.modeling.blocks.checks import check_shares
+from hf_ssl.modeling.blocks.image_config import ImageSSLConfig
 from hf_ssl.modeling.blocks.latent_regression import average_blocks, channel_std, smooth_l1_errors
 from hf_ssl.modeling.blocks.layer_outputs import outputs_of
 from hf_ssl.modeling.blocks.layer_stack import layer_stack
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.patch_masking import masked_patches, num_prefix_tokens, patch_grid, ready_patch_encoder
 from hf_ssl.modeling.blocks.positions import NOWHERE, positions_of, take_frames
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.student_teacher import StudentTeacherPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import follow, linear_decay, make_teacher
-from hf_ssl.modeling.blocks.views import check_squares, interpolation, switch_off_own_masking
+from hf_ssl.modeling.blocks.views import check_squares, interpolation
 
 KINDS_OF_POSITIONS = (
     "use_absolute_position_embeddings",
@@ -34,7 +35,7 @@ KINDS_OF_POSITIONS = (
 
 
 @strict
-class Data2VecVisionPreTrainingConfig(SSLConfig):
+class Data2VecVisionPreTrainingConfig(ImageSSLConfig):
     """Configuration of data2vec for images; the defaults are the paper's for ViT-B.
 
     Args:
@@ -77,15 +78,11 @@ class Data2VecVisionPreTrainingConfig(SSLConfig):
         for name in ("average_top_k_layers", "min_mask_block"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("ema_decay", "ema_end_decay", "ema_rise_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
+        check_shares(self, "ema_decay", "ema_end_decay", "ema_rise_share")
         if not 0 < self.mask_ratio <= 1:
             raise InputError(f"mask_ratio is {self.mask_ratio}; it is a share above 0 and at most 1.")
         if self.loss_beta <= 0:
             raise InputError(f"loss_beta is {self.loss_beta}; it must be above 0.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
         _check_encoder(self.encoder_config, self.average_top_k_layers)
 
 

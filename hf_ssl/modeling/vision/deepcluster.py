@@ -8,19 +8,18 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig
 from transformers import initialization as init
-from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.codebook import code_perplexity, nearest_codewords
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.lloyd import lloyd, random_directions
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.over_items import OverItems
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of, pool
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.views import check_squares, interpolation, ready_image_encoder, switch_off_own_masking
+from hf_ssl.modeling.blocks.pooling import hidden_size_of, pool
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
+from hf_ssl.modeling.blocks.views import check_squares, interpolation, ready_image_encoder
 from hf_ssl.modeling.blocks.whitening import whitening
 
 CLASSIFIER_STD = 0.01
@@ -28,14 +27,11 @@ CLASSIFIER_STD = 0.01
 
 
 @strict
-class DeepClusterConfig(SSLConfig):
+class DeepClusterConfig(PooledImageConfig):
     """Configuration of DeepCluster; the defaults are the paper's for ImageNet.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         num_clusters (`int`): K, at least 2.
         num_components (`int`): P: features are projected on so many principal components before they are clustered, or
             on all D where there are fewer.
@@ -47,9 +43,7 @@ class DeepClusterConfig(SSLConfig):
     """
 
     model_type = "deepcluster"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     num_clusters: int = 10_000
     num_components: int = 256
     kmeans_iterations: int = 20
@@ -57,7 +51,6 @@ class DeepClusterConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
         for name, least in (("num_clusters", 2), ("num_components", 1), ("kmeans_iterations", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least {least}.")
@@ -66,8 +59,6 @@ class DeepClusterConfig(SSLConfig):
                 f"num_clusters is {self.num_clusters}, but there are {self.num_items} training images; ask for at "
                 "most as many clusters."
             )
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
 
 class DeepClusterForPreTraining(SSLPreTrainedModel):

@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig
 from transformers import initialization as init
-from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_temperatures
 from hf_ssl.modeling.blocks.codebook import code_perplexity, nearest_codewords
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.item_memory import ItemMemory
 from hf_ssl.modeling.blocks.lloyd import lloyd, random_directions
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.over_items import OverItems
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.views import (
     EncodedViews,
@@ -29,7 +29,6 @@ from hf_ssl.modeling.blocks.views import (
     encode_multi_crop,
     encode_views,
     ready_image_encoder,
-    switch_off_own_masking,
 )
 
 NUM_GLOBAL = 2
@@ -37,14 +36,11 @@ NUM_GLOBAL = 2
 
 
 @strict
-class DeepClusterV2Config(SSLConfig):
+class DeepClusterV2Config(PooledImageConfig):
     """Configuration of DeepCluster-v2; the defaults are the paper's for ImageNet.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         projection_hidden_size (`int`): of the projection head's hidden layer.
         projection_size (`int`): P, of its output.
         num_prototypes (`list[int]`): K_m, one number for each of the M clusterings, which begin differently; the even
@@ -58,9 +54,7 @@ class DeepClusterV2Config(SSLConfig):
     """
 
     model_type = "deepcluster-v2"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     projection_hidden_size: int = 2048
     projection_size: int = 128
     num_prototypes: list[int] | tuple[int, ...] = (3000, 3000, 3000)
@@ -70,11 +64,7 @@ class DeepClusterV2Config(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
-        if self.temperature <= 0:
-            raise InputError(
-                f"The temperature is {self.temperature}; similarities are divided by it, so it must be above 0."
-            )
+        check_temperatures(self, "temperature")
         if not self.num_prototypes or min(self.num_prototypes) < 2:
             raise InputError(
                 f"num_prototypes is {list(self.num_prototypes)}; give one number of at least 2 for each clustering."
@@ -86,8 +76,6 @@ class DeepClusterV2Config(SSLConfig):
                 f"num_prototypes is {list(self.num_prototypes)}, but there are {self.num_items} training images; ask "
                 "for at most as many clusters."
             )
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
 
 class DeepClusterV2ForPreTraining(SSLPreTrainedModel):

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.centred_softmax import CentredSoftmax
+from hf_ssl.modeling.blocks.checks import check_shares, check_temperatures
 from hf_ssl.modeling.blocks.dino_head import DINOHead, WeightNormLinear
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import Processor, SSLConfig
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
+from hf_ssl.modeling.blocks.pretrained import Processor
 from hf_ssl.modeling.blocks.self_distillation import Distillation, collapse_diagnostics, distil, other_views
 from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import cosine_decay, follow, make_teacher
@@ -28,12 +30,11 @@ from hf_ssl.modeling.blocks.views import (
     encode_multi_crop,
     encode_views,
     ready_image_encoder,
-    switch_off_own_masking,
 )
 
 
 @strict
-class DINOConfig(SSLConfig):
+class DINOConfig(PooledImageConfig):
     """Configuration of DINO; the defaults are the paper's for ImageNet.
 
     Args:
@@ -80,20 +81,13 @@ class DINOConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
         if self.num_prototypes < 2:
             raise InputError(f"num_prototypes is {self.num_prototypes}; a distribution needs at least 2.")
         for name in ("head_hidden_size", "bottleneck_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
-        for name in ("student_temperature", "teacher_temperature", "final_teacher_temperature"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; scores are divided by it, so it must be above 0.")
-        for name in ("temperature_warmup_share", "centre_decay", "ema_decay", "freeze_last_layer_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
+        check_temperatures(self, "student_temperature", "teacher_temperature", "final_teacher_temperature")
+        check_shares(self, "temperature_warmup_share", "centre_decay", "ema_decay", "freeze_last_layer_share")
 
 
 class DINOForPreTraining(MomentumEncoderPreTrainedModel):

@@ -16,6 +16,7 @@ from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.centred_softmax import CentredSoftmax
+from hf_ssl.modeling.blocks.checks import check_temperatures
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.patch_masking import (
     masked_patches,
@@ -67,9 +68,7 @@ class IBOTConfig(DINOConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        for name in ("patch_temperature", "final_patch_temperature"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; scores are divided by it, so it must be above 0.")
+        check_temperatures(self, "patch_temperature", "final_patch_temperature")
         if not 0 < self.mask_probability <= 1:
             raise InputError(f"mask_probability is {self.mask_probability}; it is a share above 0 and at most 1.")
         low, high = self.mask_ratios

@@ -15,6 +15,8 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_shares
+from hf_ssl.modeling.blocks.image_config import ImageSSLConfig
 from hf_ssl.modeling.blocks.latent_regression import channel_std, normalise_features, smooth_l1_errors
 from hf_ssl.modeling.blocks.multi_block_masking import multi_block_masks
 from hf_ssl.modeling.blocks.output import SSLOutput
@@ -26,15 +28,14 @@ from hf_ssl.modeling.blocks.patch_masking import (
     visible_patches,
 )
 from hf_ssl.modeling.blocks.positions import NOWHERE, take_frames
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
 from hf_ssl.modeling.blocks.student_teacher import StudentTeacherPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import follow, linear_decay, make_teacher
-from hf_ssl.modeling.blocks.views import check_squares, interpolation, switch_off_own_masking
+from hf_ssl.modeling.blocks.views import check_squares, interpolation
 from hf_ssl.modeling.vision.ijepa_predictor import IJepaPredictor
 
 
 @strict
-class IJepaPreTrainingConfig(SSLConfig):
+class IJepaPreTrainingConfig(ImageSSLConfig):
     """Configuration of I-JEPA; the defaults are the paper's for ImageNet.
 
     Args:
@@ -89,9 +90,7 @@ class IJepaPreTrainingConfig(SSLConfig):
                 f"context_share is {self.context_share}; it must be above 0 and at most half of context_scale[0], "
                 f"{self.context_scale[0]}."
             )
-        for name in ("ema_decay", "ema_end_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
+        check_shares(self, "ema_decay", "ema_end_decay")
         if self.predictor_hidden_size % 4 or self.predictor_hidden_size % self.predictor_num_attention_heads:
             raise InputError(
                 f"predictor_hidden_size is {self.predictor_hidden_size}; it must be a multiple of 4, for the "
@@ -99,7 +98,6 @@ class IJepaPreTrainingConfig(SSLConfig):
             )
         assert isinstance(self.encoder_config, PreTrainedConfig)
         check_visible_patches(self.encoder_config)
-        switch_off_own_masking(self.encoder_config)
 
 
 def predictor_layers(config: IJepaPreTrainingConfig) -> ViTConfig:

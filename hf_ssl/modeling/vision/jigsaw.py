@@ -9,12 +9,12 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, PreTrainedConfig
 from transformers import initialization as init
-from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_shares
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.patch_degradation import grayscale
 from hf_ssl.modeling.blocks.patch_grid import (
@@ -25,20 +25,19 @@ from hf_ssl.modeling.blocks.patch_grid import (
     standardise,
 )
 from hf_ssl.modeling.blocks.permutation_set import permutation_set
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.views import check_squares, encode_views, ready_image_encoder, switch_off_own_masking
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
+from hf_ssl.modeling.blocks.views import check_squares, encode_views, ready_image_encoder
 
 
 @strict
-class JigsawConfig(SSLConfig):
+class JigsawConfig(PooledImageConfig):
     """Configuration of jigsaw puzzles; the defaults are the authors', for images of 255 pixels.
 
     Args:
         encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder that can read images
             of `patch_size`; by default ResNet-50.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        pooling (`str`): see [`PooledImageConfig`].
         num_permutations (`int`): K, the number of classes, at least 2.
         permutation_seed (`int`): of the set of permutations.
         patch_size (`int`): s, side of a tile in pixels.
@@ -54,9 +53,7 @@ class JigsawConfig(SSLConfig):
     """
 
     model_type = "jigsaw"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     num_permutations: int = 1000
     permutation_seed: int = 0
     patch_size: int = 64
@@ -69,7 +66,6 @@ class JigsawConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
         check_patch_sizes(self.patch_size, patch_jitter=self.patch_jitter, channel_jitter=self.channel_jitter)
         most = math.factorial(NUM_PATCHES)
         if not 2 <= self.num_permutations <= most:
@@ -79,14 +75,10 @@ class JigsawConfig(SSLConfig):
             )
         if self.permutation_seed < 0:
             raise InputError(f"permutation_seed is {self.permutation_seed}; give a seed of at least 0.")
-        for name in ("gray_probability", "head_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1.")
+        check_shares(self, "gray_probability", "head_dropout")
         for name in ("tile_size", "head_hidden_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
     @property
     def permutations(self) -> Tensor:

@@ -15,6 +15,7 @@ from transformers.models.vit.modeling_vit import ViTLayer
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.image_config import ImageSSLConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.patch_masking import (
     check_visible_patches,
@@ -24,15 +25,15 @@ from hf_ssl.modeling.blocks.patch_masking import (
     visible_patches,
 )
 from hf_ssl.modeling.blocks.patches import patchify, random_patches, sincos_positions, take_patches
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.views import check_squares, interpolation, switch_off_own_masking
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
+from hf_ssl.modeling.blocks.views import check_squares, interpolation
 
 EPSILON = 1e-6
 """Added to the variance of a patch's pixels."""
 
 
 @strict
-class MAEConfig(SSLConfig):
+class MAEConfig(ImageSSLConfig):
     """Configuration of MAE; the defaults are the paper's for ImageNet.
 
     Args:
@@ -76,7 +77,6 @@ class MAEConfig(SSLConfig):
             )
         assert isinstance(self.encoder_config, PreTrainedConfig)
         check_visible_patches(self.encoder_config)
-        switch_off_own_masking(self.encoder_config)
 
 
 class MAEDecoder(nn.Module):

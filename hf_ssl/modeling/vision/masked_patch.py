@@ -16,17 +16,18 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.image_config import ImageSSLConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.patch_corruption import corrupt, draw_corruption
 from hf_ssl.modeling.blocks.patch_masking import changed_patches, num_prefix_tokens, patch_grid, ready_patch_encoder
 from hf_ssl.modeling.blocks.patches import take_patches
 from hf_ssl.modeling.blocks.pixels import CHANNELS, check_pixel_scale, colours_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.views import check_squares, interpolation, switch_off_own_masking
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
+from hf_ssl.modeling.blocks.views import check_squares, interpolation
 
 
 @strict
-class MaskedPatchConfig(SSLConfig):
+class MaskedPatchConfig(ImageSSLConfig):
     """Configuration of masked patch prediction; the defaults are the paper's.
 
     Args:
@@ -69,8 +70,6 @@ class MaskedPatchConfig(SSLConfig):
         if not 1 <= self.bits_per_channel <= 8:
             raise InputError(f"bits_per_channel is {self.bits_per_channel}; give 1 to 8 (3 are 512 colours).")
         check_pixel_scale(self.pixel_mean, self.pixel_scale)
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
     @property
     def num_colours(self) -> int:

@@ -8,41 +8,31 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError, unknown_name
+from hf_ssl.modeling.blocks.checks import check_temperatures
 from hf_ssl.modeling.blocks.contrastive import info_nce
 from hf_ssl.modeling.blocks.gather import gather_with_gradient, num_processes, process_rank
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.queue import MemoryQueue
 from hf_ssl.modeling.blocks.similarity import direction_std
 from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import follow, make_teacher
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_views,
-    encode_each_view,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.views import EncodedViews, check_views, encode_each_view, ready_image_encoder
 
 KEY_BATCH_NORMS = ("shuffle", "joint")
 
 
 @strict
-class MoCoConfig(SSLConfig):
+class MoCoConfig(PooledImageConfig):
     """Configuration of MoCo; the defaults are those of v1 for ImageNet, the recipe `moco_v2_imagenet` has v2's.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence; by default ResNet-50. A ViT-MAE's masking is switched off.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         num_projection_layers (`int`): linear layers of the projection head, at least 1: 1 in v1, 2 in v2. There is no
             batch norm between them.
         projection_hidden_size (`int`, *optional*): of its hidden layers; by default the encoder's hidden size, as in
@@ -62,9 +52,7 @@ class MoCoConfig(SSLConfig):
     """
 
     model_type = "moco"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     num_projection_layers: int = 1
     projection_hidden_size: int | None = None
     projection_size: int = 128
@@ -76,13 +64,9 @@ class MoCoConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
         if self.key_batch_norm not in KEY_BATCH_NORMS:
             raise unknown_name("key_batch_norm", self.key_batch_norm, KEY_BATCH_NORMS)
-        if self.temperature <= 0:
-            raise InputError(
-                f"The temperature is {self.temperature}; similarities are divided by it, so it must be above 0."
-            )
+        check_temperatures(self, "temperature")
         if not 0 <= self.momentum < 1:
             raise InputError(
                 f"The momentum is {self.momentum}; give a share in [0, 1): at 1 the key encoder never learns."
@@ -91,8 +75,6 @@ class MoCoConfig(SSLConfig):
             raise InputError(f"num_projection_layers is {self.num_projection_layers}; the head needs at least 1.")
         if self.projection_hidden_size is not None and self.num_projection_layers == 1:
             raise InputError("A projection head of 1 layer has no hidden layer; leave projection_hidden_size out.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
     @property
     def projection_sizes(self) -> list[int]:

@@ -7,30 +7,25 @@ from typing import Any, Self
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_temperatures
 from hf_ssl.modeling.blocks.contrastive import info_nce_in_batch
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.similarity import direction_std
 from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import cosine_decay, follow, make_teacher
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_views,
-    encode_each_view,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.views import EncodedViews, check_views, encode_each_view, ready_image_encoder
 
 
 @strict
-class MoCoV3Config(SSLConfig):
+class MoCoV3Config(PooledImageConfig):
     """Configuration of MoCo v3; the defaults are the authors' for ViT-B on ImageNet.
 
     Args:
@@ -66,18 +61,12 @@ class MoCoV3Config(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
-        if self.temperature <= 0:
-            raise InputError(
-                f"The temperature is {self.temperature}; similarities are divided by it, so it must be above 0."
-            )
+        check_temperatures(self, "temperature")
         if not 0 <= self.momentum <= 1:
             raise InputError(f"The momentum is {self.momentum}; give a share in [0, 1], such as 0.99.")
         for name in ("num_projection_layers", "num_prediction_layers"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; the head needs at least 1.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
     @property
     def projection_sizes(self) -> list[int]:

@@ -7,30 +7,26 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_temperatures
 from hf_ssl.modeling.blocks.contrastive import info_nce_in_batch
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.queue import MemoryQueue
 from hf_ssl.modeling.blocks.similarity import direction_std
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
-from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder, switch_off_own_masking
+from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder
 
 
 @strict
-class NNCLRConfig(SSLConfig):
+class NNCLRConfig(PooledImageConfig):
     """Configuration of NNCLR; the defaults are the paper's for ImageNet.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence; by default ResNet-50. A ViT-MAE's masking is switched off.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         num_projection_layers (`int`): linear layers of the projection head, at least 1.
         projection_hidden_size (`int`): of its hidden layers.
         projection_size (`int`): P, of its output and of the prediction head's.
@@ -43,9 +39,7 @@ class NNCLRConfig(SSLConfig):
     """
 
     model_type = "nnclr"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     num_projection_layers: int = 3
     projection_hidden_size: int = 2048
     projection_size: int = 256
@@ -55,15 +49,9 @@ class NNCLRConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
-        if self.temperature <= 0:
-            raise InputError(
-                f"The temperature is {self.temperature}; similarities are divided by it, so it must be above 0."
-            )
+        check_temperatures(self, "temperature")
         if self.num_projection_layers < 1:
             raise InputError(f"num_projection_layers is {self.num_projection_layers}; the head needs at least 1.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
     @property
     def projection_sizes(self) -> list[int]:

@@ -8,28 +8,24 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.views import check_squares, encode_views, ready_image_encoder, switch_off_own_masking
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
+from hf_ssl.modeling.blocks.views import check_squares, encode_views, ready_image_encoder
 
 QUARTER = 90
 
 
 @strict
-class RotationConfig(SSLConfig):
+class RotationConfig(PooledImageConfig):
     """Configuration of RotNet; the defaults are the paper's.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         rotations (`list[int]`): the classes, in degrees anticlockwise: different multiples of 90 from 0 to 270. The
             paper compares all four with `[0, 180]` and `[90, 270]`.
 
@@ -39,14 +35,11 @@ class RotationConfig(SSLConfig):
     """
 
     model_type = "rotation"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     rotations: list[int] | tuple[int, ...] = (0, 90, 180, 270)
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
         self.rotations = list(self.rotations)
         if not {0, 90, 180, 270}.issuperset(self.rotations) or len(set(self.rotations)) != len(self.rotations):
             raise InputError(
@@ -55,8 +48,6 @@ class RotationConfig(SSLConfig):
             )
         if len(self.rotations) < 2:
             raise InputError(f"rotations is {self.rotations}; to tell angles apart there must be at least 2.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
 
 class RotationForPreTraining(SSLPreTrainedModel):

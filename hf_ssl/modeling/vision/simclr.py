@@ -6,35 +6,24 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_temperatures
 from hf_ssl.modeling.blocks.contrastive import nt_xent
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_views,
-    encode_views,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.views import EncodedViews, check_views, encode_views, ready_image_encoder
 
 
 @strict
-class SimCLRConfig(SSLConfig):
+class SimCLRConfig(PooledImageConfig):
     """Configuration of SimCLR; the defaults are the paper's for ImageNet.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50. A ViT-MAE's
-            masking is switched off.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         num_projection_layers (`int`): linear layers of the projection head, at least 1.
         projection_hidden_size (`int`, *optional*): of its hidden layers; by default the encoder's hidden size, as in
             the paper.
@@ -47,9 +36,7 @@ class SimCLRConfig(SSLConfig):
     """
 
     model_type = "simclr"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     num_projection_layers: int = 2
     projection_hidden_size: int | None = None
     projection_size: int = 128
@@ -58,17 +45,11 @@ class SimCLRConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
-        if self.temperature <= 0:
-            raise InputError(
-                f"The temperature is {self.temperature}; similarities are divided by it, so it must be above 0."
-            )
+        check_temperatures(self, "temperature")
         if self.num_projection_layers < 1:
             raise InputError(f"num_projection_layers is {self.num_projection_layers}; the head needs at least 1.")
         if self.projection_hidden_size is not None and self.num_projection_layers == 1:
             raise InputError("A projection head of 1 layer has no hidden layer; leave projection_hidden_size out.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
     @property
     def projection_sizes(self) -> list[int]:

@@ -15,6 +15,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.image_config import ImageSSLConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.patch_masking import (
     masked_patches,
@@ -24,12 +25,12 @@ from hf_ssl.modeling.blocks.patch_masking import (
     ready_patch_encoder,
 )
 from hf_ssl.modeling.blocks.patches import random_patches
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
-from hf_ssl.modeling.blocks.views import check_squares, interpolation, switch_off_own_masking
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
+from hf_ssl.modeling.blocks.views import check_squares, interpolation
 
 
 @strict
-class SimMIMConfig(SSLConfig):
+class SimMIMConfig(ImageSSLConfig):
     """Configuration of SimMIM; the defaults are the paper's for ImageNet.
 
     Args:
@@ -56,8 +57,6 @@ class SimMIMConfig(SSLConfig):
             raise InputError(f"mask_patch_size is {self.mask_patch_size}; give the side of a square, at least 1.")
         if not 0 < self.mask_ratio <= 1:
             raise InputError(f"mask_ratio is {self.mask_ratio}; it is a share above 0 and at most 1.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
 
 def stride_of(encoder_config: PreTrainedConfig) -> int:

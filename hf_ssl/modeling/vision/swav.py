@@ -8,41 +8,32 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig
 from transformers import initialization as init
-from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.checks import check_temperatures
 from hf_ssl.modeling.blocks.codebook import code_perplexity
 from hf_ssl.modeling.blocks.gather import num_processes, process_rank
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig, SSLPreTrainedModel
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
+from hf_ssl.modeling.blocks.pretrained import SSLPreTrainedModel
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.queue import MemoryQueue
 from hf_ssl.modeling.blocks.sinkhorn import sinkhorn
-from hf_ssl.modeling.blocks.views import (
-    EncodedViews,
-    check_views,
-    encode_multi_crop,
-    ready_image_encoder,
-    switch_off_own_masking,
-)
+from hf_ssl.modeling.blocks.views import EncodedViews, check_views, encode_multi_crop, ready_image_encoder
 
 NUM_GLOBAL = 2
 """Views that have codes, in the paper and here."""
 
 
 @strict
-class SwAVConfig(SSLConfig):
+class SwAVConfig(PooledImageConfig):
     """Configuration of SwAV; the defaults are the paper's for ImageNet, shares those of 100 epochs.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         projection_hidden_size (`int`): of the projection head's hidden layer.
         projection_size (`int`): P, of its output.
         num_prototypes (`int`): K.
@@ -62,9 +53,7 @@ class SwAVConfig(SSLConfig):
     """
 
     model_type = "swav"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     projection_hidden_size: int = 2048
     projection_size: int = 128
     num_prototypes: int = 3000
@@ -77,18 +66,13 @@ class SwAVConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
-        for name in ("temperature", "epsilon"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; scores are divided by it, so give more than 0.")
+        check_temperatures(self, "temperature", "epsilon")
         for name, least in (("num_prototypes", 2), ("sinkhorn_iterations", 1), ("queue_size", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least {least}.")
         for name in ("queue_start_share", "freeze_prototypes_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give a share of the training, in [0, 1].")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
 
 class SwAVForPreTraining(SSLPreTrainedModel):

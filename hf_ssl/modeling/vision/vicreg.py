@@ -8,18 +8,16 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.decorrelation import off_diagonal_squares
 from hf_ssl.modeling.blocks.gather import gather_with_gradient
+from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import SSLConfig
+from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
-from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder, switch_off_own_masking
+from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder
 
 TARGET_STD = 1.0
 """γ: the standard deviation below which a dimension is pushed apart."""
@@ -28,15 +26,11 @@ EPSILON = 1e-4
 
 
 @strict
-class VICRegConfig(SSLConfig):
+class VICRegConfig(PooledImageConfig):
     """Configuration of VICReg; the defaults are the authors' for ImageNet.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`, *optional*): any transformers image encoder whose last layer is a
-            feature map or a sequence (ResNet, ConvNext, ViT, DINOv2, Swin ...); by default ResNet-50. A ViT-MAE's
-            masking is switched off.
-        pooling (`str`): how the encoder's last layer becomes one vector: `"mean"` over all positions, or `"cls"`, the
-            class token.
+        encoder_config, pooling: see [`PooledImageConfig`].
         num_projection_layers (`int`): linear layers of the projector (the paper's expander), at least 1.
         projection_hidden_size (`int`): of its hidden layers.
         projection_size (`int`): P, of its output.
@@ -51,9 +45,7 @@ class VICRegConfig(SSLConfig):
     """
 
     model_type = "vicreg"
-    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet")}
 
-    pooling: str = "mean"
     num_projection_layers: int = 3
     projection_hidden_size: int = 8192
     projection_size: int = 8192
@@ -64,14 +56,11 @@ class VICRegConfig(SSLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        check_pooling(self.pooling)
         if self.num_projection_layers < 1:
             raise InputError(f"num_projection_layers is {self.num_projection_layers}; the projector needs at least 1.")
         for name in ("invariance_weight", "variance_weight", "covariance_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0.")
-        assert isinstance(self.encoder_config, PreTrainedConfig)
-        switch_off_own_masking(self.encoder_config)
 
     @property
     def projection_sizes(self) -> list[int]:
