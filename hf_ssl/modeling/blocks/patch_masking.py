@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.blocks.patches import sincos_positions, take_patches
+from hf_ssl.modeling.blocks.patches import take_patches
 from hf_ssl.modeling.blocks.views import ready_image_encoder
 
 FAMILY = "vit, deit, dinov2, dinov2_with_registers, dinov3_vit, beit, data2vec-vision, vit_mae, vit_msn, ijepa"
@@ -29,7 +29,7 @@ def ready_patch_encoder(encoder: PreTrainedModel, title: str, *, hierarchical: b
     """Check that an encoder sees an image as patches that can be masked, and make it keep their order.
 
     Otherwise as [`ready_image_encoder`]. A ViT-MAE shuffles its patches even where it leaves none out, unless a hook
-    that stays orders them. A fresh one of transformers 5.23 has positions of zeros; it gets the authors' here.
+    that stays orders them.
 
     Args:
         encoder (`PreTrainedModel`): changed in place; of a ViT-MAE, `mask_ratio` is 0 ([`ImageSSLConfig`]).
@@ -50,9 +50,6 @@ def ready_patch_encoder(encoder: PreTrainedModel, title: str, *, hierarchical: b
         )
     if encoder.config.model_type == "vit_mae":
         modules["embeddings"].register_forward_pre_hook(_keep_order, with_kwargs=True)
-        with torch.no_grad():
-            positions = sincos_positions(patch_grid(encoder.config), patch_dim(encoder.config))
-            modules["embeddings"].position_embeddings[:, 1:] = positions
 
 
 def _keep_order(module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

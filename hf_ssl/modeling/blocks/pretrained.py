@@ -1,6 +1,7 @@
 """A self-supervised model is a plain transformers encoder and what its objective adds to it."""
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
 
@@ -16,6 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.over_items import OverItems
+from hf_ssl.modeling.blocks.patches import sincos_positions
 
 OPTIONAL = ("pooler.", "masked_spec_embed", "mask_token")
 """Parts that an objective may leave out of an encoder, or want where its checkpoint has none."""
@@ -231,4 +233,10 @@ def build_encoder(config: PreTrainedConfig, *, with_pooler: bool) -> PreTrainedM
     if isinstance(model_class, tuple):  # several classes share one config: the first is the plain encoder
         model_class = model_class[0]
     takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    return AutoModel.from_config(config, **({"add_pooling_layer": with_pooler} if takes_pooler else {}))
+    encoder = AutoModel.from_config(config, **({"add_pooling_layer": with_pooler} if takes_pooler else {}))
+    if config.model_type == "vit_mae":  # whose fixed positions transformers 5.23 leaves at zero
+        embeddings = encoder.embeddings
+        side = math.isqrt(embeddings.patch_embeddings.num_patches)
+        with torch.no_grad():
+            embeddings.position_embeddings[:, 1:] = sincos_positions((side, side), config.hidden_size)
+    return encoder
