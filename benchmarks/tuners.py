@@ -4,7 +4,7 @@
     python benchmarks/tuners.py --write        only renew the card from the stored results
 
 Fetches MiniLM and the mails (`minilm.py`), and fine-tunes the encoder with every tuner by `hf-ssl sweep`, whose
-command is printed: each tuner chooses among three learning rates by the validation score of its first seed, and has
+command is printed: each tuner chooses among five learning rates by the validation score of its first seed, and has
 three seeds. What is done already is kept. The results are kept in `benchmarks/results/tuners_<task>.json`; the tables
 and plots of `model_cards/tuners.md` are made of them. `--quick` runs the same with a few steps each, to see that it
 works.
@@ -27,7 +27,7 @@ from hf_ssl.trainers.sweep import REPORT_FILE, Compared
 
 TUNERS = ["none", "lora", "pfeiffer", "prefix", "deep_prompt", "bitfit", "head"]
 SEEDS = ["11", "12", "13"]
-LEARNING_RATES = ["1e-4", "1e-3", "1e-2"]
+LEARNING_RATES = ["1e-4", "3e-4", "1e-3", "3e-3", "1e-2"]
 TASKS = {
     "glosses": {"data.path": "sample:glosses", "data.max_length": "32", "training.max_steps": "300"},
     "spam": {"data.path": "{output}/spam", "data.max_length": "48", "training.max_steps": "100"},
