@@ -140,7 +140,7 @@ def byol(num_rows: int, dim: int) -> Sides:
     criterion = lightly("loss", "NegativeCosineSimilarity")
 
     def ours() -> Tensor:
-        return (2 - 2 * cosine(q_1, z_2) + 2 - 2 * cosine(q_2, z_1)).mean()
+        return 4 - 2 * (cosine(q_1, z_2) + cosine(q_2, z_1)).mean()
 
     return Sides([q_1, q_2], ours, lambda: (criterion(q_1, z_2) + criterion(q_2, z_1)) / 2)
 

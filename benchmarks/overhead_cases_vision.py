@@ -3,8 +3,13 @@
 Heads, queues and numbers of prototypes are the papers' (the defaults of the configs); where that says nothing, DINO
 has 8 local views and iBOT 10, SwAV and DeepCluster-v2 6, of 96 pixels. The passes that a method needs by definition
 are: the encoder forwards and backwards on each view that has a gradient (rotation 4 copies, jigsaw and context
-prediction 9 patches), forwards alone on each view of a teacher, and for MAE and I-JEPA the decoder or predictor, which
-are networks of their own. All else is what the objective adds: drawing excepted, which the data loader does.
+prediction 9 patches), forwards alone on each view of a teacher or tokenizer, and for MAE and I-JEPA the decoder or
+predictor, which are networks of their own. All else is what the objective adds: drawing excepted, which the data
+loader does.
+
+A batch has 4 images; 16 where the head's matrices have a hundred million weights (Barlow Twins, VICReg) or as many as
+two encoders (jigsaw): their gradients are written once a step, however many images there are, and papers' batches have
+256 and more.
 """
 
 from collections.abc import Callable
@@ -24,6 +29,7 @@ from hf_ssl.modeling.vision.igpt import IGPTConfig, IGPTForPreTraining
 from hf_ssl.modeling.vision.simclr import SimCLRConfig, SimCLRForPreTraining
 
 SIDE, LOCAL_SIDE, NUM_IMAGES = 224, 96, 4
+NUM_IMAGES_LARGE_HEAD = 16
 
 
 def vit_small() -> ViTConfig:
@@ -72,6 +78,12 @@ def mae_passes(model: Any, bare: Batch) -> Tensor:
     return model.decoder(hidden, patch_grid(model.encoder.config), visible, masked).mean()
 
 
+def pass_with_tokenizer(model: Any, bare: Batch) -> Tensor:
+    """BEiT: the tokenizer, here a codebook of 8,192 patches, on whole images, and the encoder."""
+    model.tokens(bare["pixel_values"])
+    return view_passes(model, bare)
+
+
 def ijepa_passes(model: Any, bare: Batch) -> Tensor:
     """The teacher on all patches, the encoder on the context, the predictor on each block."""
     context, targets = bare["context_positions"], bare["target_positions"]
@@ -89,6 +101,7 @@ def case(
     num_local: int = 0,
     side: int = SIDE,
     bare_shape: tuple[int, ...] | None = None,
+    num_images: int = NUM_IMAGES,
     **fields: Any,
 ) -> Case:
     """An objective on a ViT-S, or on the encoder that `fields` name.
@@ -101,17 +114,18 @@ def case(
         side (`int`): of an image, in pixels.
         bare_shape (`tuple[int, ...]`, *optional*): of what the bare encoder sees of an image, where that is not the
             batch's `pixel_values`.
+        num_images (`int`): of the batch.
         fields: of the config.
     """
     row = OBJECTIVES[name]
     config = row.config_class(**{"encoder_config": vit_small(), **fields})
     views = () if num_views is None else (num_views,)
-    images = {"pixel_values": torch.randn(NUM_IMAGES, *views, 3, side, side)}
+    images = {"pixel_values": torch.randn(num_images, *views, 3, side, side)}
     if num_local:
-        images["local_pixel_values"] = torch.randn(NUM_IMAGES, num_local, 3, LOCAL_SIDE, LOCAL_SIDE)
-    generators = [item_generator(0, 0, index) for index in range(NUM_IMAGES)]
+        images["local_pixel_values"] = torch.randn(num_images, num_local, 3, LOCAL_SIDE, LOCAL_SIDE)
+    generators = [item_generator(0, 0, index) for index in range(num_images)]
     batch = row.model_class.draw_inputs(config, images, generators)
-    bare = batch if bare_shape is None else {"pixel_values": torch.randn(NUM_IMAGES, *bare_shape)}
+    bare = batch if bare_shape is None else {"pixel_values": torch.randn(num_images, *bare_shape)}
     return Case(row.model_class(config), batch, bare, passes)
 
 
@@ -136,7 +150,7 @@ with_teacher = partial(case, passes=passes_with_teacher)
 CASES: dict[str, Callable[[], Case]] = {
     "rotation": partial(plain, "rotation", bare_shape=(4, 3, SIDE, SIDE)),
     "context_prediction": partial(plain, "context_prediction", side=432, bare_shape=(9, 3, 96, 96)),
-    "jigsaw": partial(plain, "jigsaw", side=255, bare_shape=(9, 3, 64, 64)),
+    "jigsaw": partial(plain, "jigsaw", side=255, bare_shape=(9, 3, 64, 64), num_images=NUM_IMAGES_LARGE_HEAD),
     "simclr": partial(two_views, "simclr"),
     "simclr_resnet": simclr_resnet,
     "moco": partial(case, "moco", query_and_key_passes),
@@ -149,10 +163,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "simsiam": partial(two_views, "simsiam"),
     "dino": partial(with_teacher, "dino", num_local=8),
     "ibot": partial(with_teacher, "ibot", num_local=10),
-    "barlow_twins": partial(two_views, "barlow_twins"),
-    "vicreg": partial(two_views, "vicreg"),
+    "barlow_twins": partial(two_views, "barlow_twins", num_images=NUM_IMAGES_LARGE_HEAD),
+    "vicreg": partial(two_views, "vicreg", num_images=NUM_IMAGES_LARGE_HEAD),
     "mae": partial(plain, "mae", passes=mae_passes),
-    "beit": partial(plain, "beit"),
+    "beit": partial(plain, "beit", passes=pass_with_tokenizer),
     "simmim": partial(plain, "simmim"),
     "masked_patch": partial(plain, "masked_patch"),
     "data2vec_vision": partial(plain, "data2vec_vision", passes=passes_with_teacher),

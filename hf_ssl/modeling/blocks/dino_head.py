@@ -36,9 +36,13 @@ class WeightNormLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The rows w (K, E), fp32."""
-        directions = F.normalize(self.direction.float(), dim=1)
-        return directions if self.length is None else self.length.float() * directions
+        """The rows w (K, E), fp32, by the fused kernel of `torch.nn.utils.parametrizations.weight_norm`.
+
+        With 65,536 rows, writing the steps of `F.normalize` out to memory one by one takes ten times as long backward.
+        """
+        direction = self.direction.float()
+        length = direction.new_ones(len(direction), 1) if self.length is None else self.length.float()
+        return torch._weight_norm(direction, length, 0)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """`(..., E)` to `(..., K)`, in fp32 even under autocast."""

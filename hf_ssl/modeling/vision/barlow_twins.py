@@ -2,7 +2,6 @@
 
 # B images of this process, N images of all processes, C x H x W pixels, D hidden size, P projection size
 
-import math
 from typing import Any
 
 import torch
@@ -105,9 +104,10 @@ class BarlowTwinsForPreTraining(TwoViewPreTrainedModel):
         assert encoded.features is not None
         z_1, z_2 = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (B, P) each
         with torch.autocast(z_1.device.type, enabled=False):
-            z_1, z_2 = self.normalised(z_1.float()), self.normalised(z_2.float())  # (N, P) each; C = z_1ᵀ z_2
-            invariance = (1 - diagonal_of_product(z_1, z_2)).square().sum()
-            redundancy = off_diagonal_squares(z_1, z_2)
+            z_1, z_2 = self.normalised(z_1.float()), self.normalised(z_2.float())  # (N, P) each; C = z_1ᵀ z_2 / N
+            num_images = len(z_1)
+            invariance = (1 - diagonal_of_product(z_1, z_2) / num_images).square().sum()
+            redundancy = off_diagonal_squares(z_1, z_2) / num_images**2
         loss = self.config.scale_loss * (invariance + self.config.redundancy_weight * redundancy)
         return SSLOutput(
             loss=loss,
@@ -117,8 +117,5 @@ class BarlowTwinsForPreTraining(TwoViewPreTrainedModel):
         )
 
     def normalised(self, z: Tensor) -> Tensor:
-        """The projections (B, P) of one view, each dimension with mean 0 and variance 1, over √N: (N, P), those of all
-        processes, so that Eq. 2 is a product of two of them.
-        """
-        z = gather_with_gradient(self.correlation_norm(z))
-        return z / math.sqrt(len(z))
+        """The projections (B, P) of one view, each dimension with mean 0 and variance 1: (N, P), of all processes."""
+        return gather_with_gradient(self.correlation_norm(z))

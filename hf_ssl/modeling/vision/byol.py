@@ -112,7 +112,7 @@ class BYOLForPreTraining(MomentumEncoderPreTrainedModel, TwoViewPreTrainedModel)
         q_1, q_2 = self.prediction_head.each_view(z)
         with torch.no_grad():
             z_1, z_2 = self.teacher["projection_head"].each_view(encoded.teacher_features.transpose(0, 1))
-        loss = (2 - 2 * cosine(q_1, z_2) + 2 - 2 * cosine(q_2, z_1)).mean()
+        loss = 4 - 2 * (cosine(q_1, z_2) + cosine(q_2, z_1)).mean()  # Eq. 2, both ways
         return SSLOutput(
             loss=loss,
             loss_terms={"regression": loss.detach()},

@@ -197,14 +197,11 @@ class DINOForPreTraining(MomentumEncoderPreTrainedModel):
         with torch.no_grad():
             z_teacher = teacher.bottleneck(encoded.teacher_features)  # (B, 2, E)
         weights = z.new_full((len(z),), 1 / len(z))
-        distilled = self.distil(z, z_teacher, self.sharpen, weights)
+        distilled = self.distil(z, z_teacher, self.sharpen, weights, observed=z_teacher)
         pairs = other_views(z_teacher.shape[1], z.shape[1], z.device)  # (2, V)
         num_predictions = self.count_predictions({"pixel_values": z})
         divisor = (num_items_in_batch or num_predictions)["cross_view"]
         loss = (distilled.cross_entropy * pairs).sum() / divisor
-        if self.training:
-            # The last layer is linear, so the mean of its outputs is its output for the mean.
-            self.sharpen.observe(teacher.last_layer(z_teacher.mean(dim=(0, 1))), num_rows=len(z))
         return SSLOutput(
             loss=loss,
             loss_terms={"cross_view": loss.detach()},
@@ -213,9 +210,16 @@ class DINOForPreTraining(MomentumEncoderPreTrainedModel):
             features=encoded.features[:, :2].flatten(0, 1).detach(),
         )
 
-    def distil(self, z: Tensor, z_teacher: Tensor, sharpen: CentredSoftmax, weights: Tensor) -> Distillation:
-        """[`distil`] with both heads' prototypes."""
+    def distil(
+        self, z: Tensor, z_teacher: Tensor, sharpen: CentredSoftmax, weights: Tensor, observed: Tensor
+    ) -> Distillation:
+        """[`distil`] with both heads' prototypes; the centre sees the mean of the teacher's `observed` (B, ..., E)."""
         prototypes, teacher_prototypes = self.projection_head.prototypes, self.teacher["projection_head"].prototypes
+        if self.training:
+            # The last layer is linear, so the mean of its outputs is its output for the mean.
+            mean = observed.flatten(0, -2).mean(dim=0)
+            with torch.autocast(mean.device.type, enabled=False):
+                sharpen.observe(teacher_prototypes @ mean, num_rows=len(observed))
         temperature = self.config.student_temperature
         return distil(
             z, z_teacher, prototypes, teacher_prototypes, temperature=temperature, sharpen=sharpen, weights=weights

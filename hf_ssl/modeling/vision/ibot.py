@@ -242,13 +242,10 @@ class IBOTForPreTraining(DINOForPreTraining):
         # each patch is a row, with one view of the student and the same one of the teacher
         one_view = torch.ones(1, 1, device=z.device)
         rows, targets = z.flatten(0, 1)[:, None], z_target.flatten(0, 1)[:, None]  # (B M, 1, E)
-        distilled = self.distil(rows, targets, self.sharpen_patches, weights)
+        distilled = self.distil(rows, targets, self.sharpen_patches, weights, observed=z_teacher)
         num_predictions = self.count_predictions({"pixel_values": z})
         divisor = (num_items_in_batch or num_predictions)["masked_patches"]
         loss = (distilled.cross_entropy.flatten() * of_patches).sum() / divisor
-        if self.training:
-            # The last layer is linear, so the mean of its outputs is its output for the mean.
-            self.sharpen_patches.observe(teacher.last_layer(z_teacher.mean(dim=(0, 1))), num_rows=len(z))
         assert output.loss is not None
         assert output.loss_terms is not None
         assert output.diagnostics is not None

@@ -11,10 +11,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.codebook import nearest_codewords
 from hf_ssl.modeling.blocks.patches import patchify
-
-VALUES_AT_ONCE = 2**26
-"""Distances are found for so many pairs of patches and codes at a time (256 MiB)."""
 
 
 @strict
@@ -80,13 +78,9 @@ class PatchCodebook(PreTrainedModel):
         size = self.config.patch_size
         grid = (pixel_values.shape[2] // size, pixel_values.shape[3] // size)
         with torch.autocast(pixel_values.device.type, enabled=False):
-            codebook = self.codebook.float()  # (V, p p C)
             patches = patchify(pixel_values.float(), grid)  # (N, P, p p C)
-            at_once = max(1, VALUES_AT_ONCE // len(codebook))
-            norms = codebook.square().sum(dim=1)
-            # ‖x‖² is the same for all codes
-            nearest = [(norms - 2 * x @ codebook.T).argmin(dim=1) for x in patches.flatten(0, 1).split(at_once)]
-        return torch.cat(nearest).view(patches.shape[:2])
+            nearest = nearest_codewords(patches.flatten(0, 1), self.codebook.float())
+        return nearest.view(patches.shape[:2])
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """See [`encode`]."""
