@@ -47,7 +47,8 @@ tuners (model.tuner); fields of their configs are model.tuner_config.<field>=<va
 {tuners()}
 
 exits after layers (model.exits.layers=all, or numbers from 1; model.exits.head=linear or pooler;
-model.exits.learn_to_exit=true) are trained by training.exit_scheme: {", ".join(SCHEMES)}.
+model.exits.pooling=cls or mean; model.exits.learn_to_exit=true) are trained by training.exit_scheme:
+{", ".join(SCHEMES)}.
 
 The output folder (training.output_dir) then holds the adapter with its head, or the whole model (with the tuners none,
 head, bitfit and layer_norm); the label map, the preprocessor and metrics.json. hf_ssl.trainers.load_finetuned restores

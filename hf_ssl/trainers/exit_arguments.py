@@ -56,12 +56,16 @@ class ExitArguments:
         layers (`list[int]` or `str`): after which layers exits stand, counted from 1, rising; or `"all"`. The last
             layer is an exit in any case.
         head (`str`): `"linear"`, or `"pooler"` with a dense layer and tanh before it.
+        pooling (`str`, *optional*): what the head of a whole row reads: `"cls"`, `"mean"`, or `None` for `"cls"` of
+            text and of encoders with a class token. In the first layers of an encoder that was not trained by its
+            class token (sentence-transformers), that knows next to nothing: give `"mean"`.
         learn_to_exit (`bool`): whether BERxiT's module is trained, too, which predicts whether an exit is wrong (for
             the policy `"learned"`).
     """
 
     layers: list[int] | str = "all"
     head: str = "linear"
+    pooling: str | None = None
     learn_to_exit: bool = False
 
     @classmethod
@@ -80,13 +84,14 @@ class ExitArguments:
         """The config of the model around such an encoder.
 
         Raises:
-            InputError: for exits beyond the encoder's depth, none before its end, or a head that there is not.
+            InputError: for exits beyond the encoder's depth, none before its end, or a head or pooling that there is not.
         """
         try:
             config = EarlyExitConfig(
                 encoder_config=encoder_config,
                 exit_layers=None if self.layers == "all" else self.layers,
                 exit_head=self.head,
+                pooling=self.pooling,
                 learn_to_exit=self.learn_to_exit,
             )
         except StrictDataclassError as error:

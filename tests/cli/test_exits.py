@@ -92,10 +92,12 @@ def test_calibrate_keeps_the_threshold_in_the_model(run, goal, policy, capsys):
 
 
 def test_a_model_that_has_learned_to_exit(tmp_path, photos):
-    assert finetune(tmp_path / "run", photos, "model.exits.learn_to_exit=true") == 0
+    settings = ["model.exits.learn_to_exit=true", "model.exits.pooling=mean"]
+    assert finetune(tmp_path / "run", photos, *settings) == 0
     assert main(["exits", "calibrate", str(tmp_path / "run"), "--speed", "1.2", "--policy", "learned"]) == 0
     model, _ = load_finetuned(tmp_path / "run")
     assert model.config.exit_policy == "learned"
+    assert model.config.pooling == "mean"
     with torch.no_grad():
         assert set(model(torch.randn(6, 3, 32, 32)).exit_layer.tolist()) <= {1, 2}
 
