@@ -57,7 +57,9 @@ CARD = ROOT / "model_cards" / "early_exit.md"
 def fine_tuned(task: str, seed: int, output: Path, exits: bool, quick: bool) -> Path:
     """The folder of a fine-tuned model; with exits, calibrated and with its curve."""
     folder = output / f"{task}_{'exits' if exits else 'plain'}_seed{seed}"
-    settings = {key: value.format(seed=seed) for key, value in TASKS[task].items()} | (EXITS | POOLING.get(task, {}) if exits else {})
+    settings = {key: value.format(seed=seed) for key, value in TASKS[task].items()} | (
+        EXITS | POOLING.get(task, {}) if exits else {}
+    )
     recipe = [settings.pop("recipe")] if "recipe" in settings else []
     settings |= {"training.output_dir": str(folder), "training.seed": str(seed)}
     settings |= {"training.report_to": "none", "training.save_strategy": "no"}

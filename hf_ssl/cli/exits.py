@@ -15,6 +15,7 @@ from hf_ssl.cli import figures
 from hf_ssl.cli.evaluate import positive
 from hf_ssl.cli.run_file import build, command_line, read_run
 from hf_ssl.data.arguments import DATA_ARGUMENTS, DataArguments
+from hf_ssl.data.labelled import reads_padding
 from hf_ssl.errors import InputError, writing
 from hf_ssl.evaluation.early_exit.calibration import Choice, for_loss, for_speed, with_guarantee
 from hf_ssl.evaluation.early_exit.curve import ExitCurve, spread_thresholds, trace
@@ -126,7 +127,7 @@ def choose(args: argparse.Namespace, model: EarlyExitModel, data: TaskData, reco
         return for_loss(records, policy, args.loss)
     if not args.measured:
         return for_speed(records, policy, args.speed)
-    batches = timed_batches(args, model, data, "validation", BATCH_SIZES[0])
+    batches = timed_batches(args, model, data, "validation", batch_sizes(data)[0])
 
     def speed(threshold: float) -> float:
         return 1 / relative_times(model, batches, policy, [threshold], args.rounds)[0]
@@ -149,7 +150,7 @@ def draw_curve(args: argparse.Namespace) -> None:
         str(size): relative_times(
             model, timed_batches(args, model, data, args.split, size), policy, thresholds, args.rounds
         )
-        for size in BATCH_SIZES
+        for size in batch_sizes(data)
     }
     records = exit_records(model, data, args.split)
     score = make_scorer(data.metrics, data.processor)
@@ -210,6 +211,11 @@ def policy_of(policy: str, records: ExitRecords, folder: str) -> str:
             f"{', '.join(records.certainty)}."
         )
     return policy
+
+
+def batch_sizes(data: TaskData) -> tuple[int, ...]:
+    """How many items at once are timed; where padding would be read, they come one at a time."""
+    return (1,) if reads_padding(data.processor) else BATCH_SIZES
 
 
 def timed_batches(

@@ -88,13 +88,15 @@ class AdapterRegistry(Mapping[str, Path]):
         """The folder of an adapter.
 
         Raises:
-            InputError: for a name that no adapter has.
+            InputError: for a name that no adapter has, or a folder that has lost its manifest.
         """
-        if name not in self:
-            if not len(self):
-                raise InputError(f"There is no adapter {name!r}, the registry {self.path} is empty; add one to it.")
-            raise unknown_name("adapter", name, self)
-        return self.path / name
+        folder = self._folder(name)
+        if not (folder / MANIFEST).is_file():
+            raise InputError(
+                f"The adapter {name!r} has no {MANIFEST} in {folder}, so its files cannot be checked; remove it, and "
+                "add it again."
+            )
+        return folder
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and SAFE_NAME.fullmatch(name) is not None and (self.path / name).is_dir()
@@ -158,6 +160,11 @@ class AdapterRegistry(Mapping[str, Path]):
         pieces_of(adapter, model, needed)
         encoder_fingerprint = fingerprint(model.base_model)
         address = address_of(encoder or adapter.encoder)
+        if adapter.fingerprint not in (None, encoder_fingerprint):
+            raise InputError(
+                f"The adapter {name!r} was trained on another encoder than {address}: of that architecture, but with "
+                "other weights; say where its own is with encoder=... (--encoder)."
+            )
         with self._writing():
             self._check_free(name, overwrite)
             self._check_encoder(adapter, encoder_fingerprint, address)
@@ -172,11 +179,18 @@ class AdapterRegistry(Mapping[str, Path]):
         Raises:
             InputError: for a name that no adapter has.
         """
-        folder = self[name]
+        folder = self._folder(name)
         with self._writing():
             # After one rename it is gone, and no half of it can be left.
             os.rename(folder, self.path / ADDING)
             shutil.rmtree(self.path / ADDING)
+
+    def _folder(self, name: str) -> Path:
+        if name not in self:
+            if not len(self):
+                raise InputError(f"There is no adapter {name!r}, the registry {self.path} is empty; add one to it.")
+            raise unknown_name("adapter", name, self)
+        return self.path / name
 
     def _check_free(self, name: str, overwrite: bool) -> None:
         if name in self and not overwrite:
@@ -185,7 +199,7 @@ class AdapterRegistry(Mapping[str, Path]):
     def _check_encoder(self, adapter: StoredAdapter, encoder_fingerprint: str, address: str) -> None:
         """Refuse an adapter of another encoder than the others have; the one that it replaces does not count."""
         for name in self:
-            if name == adapter.name or not (self[name] / MANIFEST).is_file():
+            if name == adapter.name:
                 continue
             if read_object(name, self[name] / MANIFEST)["encoder_fingerprint"] != encoder_fingerprint:
                 theirs = read_object(name, self[name] / ADAPTER_CONFIG)["base_model_name_or_path"]

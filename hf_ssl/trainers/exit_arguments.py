@@ -84,7 +84,8 @@ class ExitArguments:
         """The config of the model around such an encoder.
 
         Raises:
-            InputError: for exits beyond the encoder's depth, none before its end, or a head or pooling that there is not.
+            InputError: for exits beyond the encoder's depth, none before its end, or a head or pooling that is not
+                known.
         """
         try:
             config = EarlyExitConfig(

@@ -38,7 +38,7 @@ def train_exits(
     """Train a model with exits by the scheme of `training.exit_scheme`.
 
     Of two stages, the first keeps its checkpoints in [`BACKBONE_FOLDER`]; those of the second, in the output folder,
-    hold all that the first has learned.
+    hold all that the first has learned. The best checkpoint of the second is that of the least loss.
 
     Args:
         model ([`EarlyExitModel`] or [`AdaptedModel`]): is trained in place.
@@ -59,9 +59,13 @@ def train_exits(
         arguments = replace(training, output_dir=str(folder), run_name=None, exit_learning_rate=None)
         trainer = ExitTrainer(model, arguments, task, data, stage, trained)
         trainer.train(resume_from_checkpoint=checkpoint_to_resume(folder, resume))
+    changes: dict[str, Any] = {}
     if training.exit_learning_rate is not None:
-        changes: dict[str, Any] = {"learning_rate": training.exit_learning_rate}
-        training = replace(training, **changes)
+        changes["learning_rate"] = training.exit_learning_rate
+    if last.trains == "exits" and training.load_best_model_at_end:
+        # The metrics are those of the last exit, which is frozen by now: they are as good at every checkpoint.
+        changes |= {"metric_for_best_model": "loss", "greater_is_better": False}
+    training = replace(training, **changes)
     trainer = ExitTrainer(model, training, task, data, last, trained)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer

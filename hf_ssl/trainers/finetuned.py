@@ -15,6 +15,7 @@ from hf_ssl.modeling.blocks.pretrained import Processor
 from hf_ssl.trainers.task_model import load_with_head
 from hf_ssl.trainers.tasks import TASKS, Task
 from hf_ssl.tuners.adapter_folder import ALTERED, WEIGHTS, put_adapter, read_adapter
+from hf_ssl.tuners.fingerprint import fingerprint, recorded_fingerprint
 
 
 def load_finetuned(folder: str | Path, encoder: str | Path | None = None) -> tuple[PreTrainedModel, Processor]:
@@ -57,10 +58,20 @@ def load_finetuned(folder: str | Path, encoder: str | Path | None = None) -> tup
 
 
 def load_processor(address: str, task_name: str) -> Processor:
-    """The preprocessor saved with a fine-tuned model (for CTC with its tokenizer)."""
-    if task_name == "ctc":
-        return AutoProcessor.from_pretrained(address)
-    return PROCESSORS[TASKS[task_name].modality].from_pretrained(address)
+    """The preprocessor saved with a fine-tuned model (for CTC with its tokenizer).
+
+    Raises:
+        InputError: where a file of it is missing or cannot be read.
+    """
+    loader = AutoProcessor if task_name == "ctc" else PROCESSORS[TASKS[task_name].modality]
+    try:
+        return loader.from_pretrained(address)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"The preprocessor of the fine-tuned model {address} cannot be read ({reason}); fetch or train the model "
+            "again."
+        ) from error
 
 
 def _load_whole(address: str, task: Task, config: PreTrainedConfig) -> PreTrainedModel:
@@ -112,6 +123,11 @@ def _load_adapted(address: str, task: Task, config: PreTrainedConfig, encoder: s
         raise InputError(
             f"The adapter {address} was trained on another encoder than {base} ({lost[0]} is missing there or of "
             f"another size); {elsewhere}."
+        )
+    if recorded_fingerprint(config) not in (None, fingerprint(model.base_model)):
+        raise InputError(
+            f"The adapter {address} was trained on another encoder than {base}: of that architecture, but with other "
+            f"weights; {elsewhere}."
         )
     put_adapter(model, adapter, tensors, address)
     return model

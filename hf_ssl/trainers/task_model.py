@@ -23,6 +23,7 @@ from hf_ssl.trainers.exit_arguments import ExitArguments
 from hf_ssl.trainers.fine_tuning_arguments import FineTuningModelArguments
 from hf_ssl.trainers.tasks import Task, task_named
 from hf_ssl.tuners.adapting import adapter_config
+from hf_ssl.tuners.fingerprint import RECORDED, fingerprint
 from hf_ssl.tuners.freezing import head_parameters
 from hf_ssl.tuners.methods import tuner_named
 
@@ -176,6 +177,7 @@ def _adapt(model: PreTrainedModel, arguments: FineTuningModelArguments, head_mod
     norms = [name for name, module in model.base_model.named_modules() if isinstance(module, _BatchNorm)]
     modules_to_save = [*head_modules, *(f"{model.base_model_prefix}.{name}" for name in norms)]
     config = adapter_config(model, arguments.tuner, arguments.tuner_config or {}, modules_to_save)
+    model.config.update({RECORDED: fingerprint(model.base_model)})
     try:
         return AdaptedModel(model, config)
     except InputError:

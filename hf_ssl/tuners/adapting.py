@@ -9,7 +9,7 @@ from peft import PeftConfig
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_ssl.errors import InputError
+from hf_ssl.errors import InputError, unknown_name
 from hf_ssl.tuners.methods import Tuner, tuner_named
 from hf_ssl.typed_values import converted
 
@@ -69,6 +69,8 @@ def adapter_config(
         named = settings.pop("target_modules", None)
         settings |= tuner.targets(model, [named] if isinstance(named, str) else named)
         _refuse_layers(model, name, tuner, settings["target_modules"])
+    elif isinstance(settings.get("target_modules"), list):
+        _check_names(model, settings["target_modules"])
     return _make(tuner, name, {**settings, "modules_to_save": list(modules_to_save)})
 
 
@@ -81,6 +83,15 @@ def _make(tuner: Tuner, name: str, settings: Mapping[str, Any]) -> PeftConfig:
     except (TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(f"{SECTION} of the tuner {name} cannot be used ({reason}); change it.") from error
+
+
+def _check_names(model: PreTrainedModel, names: Sequence[str]) -> None:
+    """Refuses names that are of no module, whole or after a dot, as PEFT compares them."""
+    modules = [module for module, _ in model.named_modules()]
+    for name in names:
+        if not any(f".{module}".endswith(f".{name}") for module in modules):
+            known = {module.rpartition(".")[2] for module in modules}
+            raise unknown_name(f"module in the {model.base_model.config.model_type} encoder", name, known)
 
 
 def _refuse_layers(model: PreTrainedModel, name: str, tuner: Tuner, targets: str) -> None:

@@ -14,9 +14,12 @@ from hf_ssl.modeling.blocks.pretrained import OPTIONAL
 NOT_COMPUTED = re.compile(
     r"architectures|(torch_)?dtype|transformers_version|_name_or_path|auto_map|finetuning_task|problem_type|"
     r"id2label|label2id|num_labels|_num_labels|use_cache|output_\w+|return_dict|initializer\w*|\w*drop\w*|"
-    r"mask_(time|feature)_\w+|apply_spec_augment|\w*_attn_implementation\w*"
+    r"mask_(time|feature)_\w+|apply_spec_augment|\w*_attn_implementation\w*|encoder_fingerprint"
 )
 """Fields of a config that name or train a model, and do not change what it computes in evaluation."""
+
+RECORDED = "encoder_fingerprint"
+"""The field of an adapter's config.json that tells which encoder it was trained on."""
 
 
 def fingerprint(encoder: PreTrainedModel) -> str:
@@ -38,6 +41,11 @@ def fingerprint(encoder: PreTrainedModel) -> str:
         "weights": sorted(digests),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def recorded_fingerprint(config: PreTrainedConfig) -> str | None:
+    """That of the encoder that an adapter was trained on; `None` where its config.json does not say."""
+    return config.to_dict().get(RECORDED)
 
 
 def computed_fields(config: PreTrainedConfig) -> dict[str, Any]:

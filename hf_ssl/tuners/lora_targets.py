@@ -1,4 +1,4 @@
-"""Which layers of an encoder LoRA adapts: those asked for, or a default for the family.
+"""Which layers of an encoder LoRA adapts: those asked for, or by default its query and value projections.
 
 Hu et al. 2021, arXiv:2106.09685, section 7.1 and table 5: for a given number of parameters, adapting the query and
 value projections of the attention does best. The names are those of transformers 5 (`q_proj` in ViT, not
@@ -14,68 +14,31 @@ from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
 from hf_ssl.errors import InputError, unknown_name
 
-# model_type of the encoder -> names of the layers that are adapted
-ADAPTED_LAYERS: dict[str, tuple[str, ...]] = {
-    # images
-    "beit": ("q_proj", "v_proj"),
-    "data2vec-vision": ("query", "value"),
-    "deit": ("q_proj", "v_proj"),
-    "dinov2": ("q_proj", "v_proj"),
-    "dinov2_with_registers": ("q_proj", "v_proj"),
-    "ijepa": ("q_proj", "v_proj"),
-    "swin": ("q_proj", "v_proj"),
-    "swinv2": ("query", "value"),
-    "vit": ("q_proj", "v_proj"),
-    "vit_msn": ("q_proj", "v_proj"),
-    # without attention: the pointwise layers, which hold nearly all of ConvNeXt's weights; every convolution of ResNet
-    "convnext": ("pwconv1", "pwconv2"),
-    "convnextv2": ("pwconv1", "pwconv2"),
-    "resnet": ("convolution",),
-    # speech
-    "audio-spectrogram-transformer": ("q_proj", "v_proj"),
-    "data2vec-audio": ("q_proj", "v_proj"),
-    "data2vec2-audio": ("q_proj", "v_proj"),
-    "hubert": ("q_proj", "v_proj"),
-    "sew": ("q_proj", "v_proj"),
-    "unispeech": ("q_proj", "v_proj"),
-    "unispeech-sat": ("q_proj", "v_proj"),
-    "wav2vec2": ("q_proj", "v_proj"),
-    "wav2vec2-bert": ("linear_q", "linear_v"),
-    "wav2vec2-conformer": ("linear_q", "linear_v"),
-    # WavLM hands its projections' weights to `F.multi_head_attention_forward` and never calls the layers, so LoRA on
-    # them would change nothing and learn nothing; its feed-forward layers are called.
-    "wavlm": ("intermediate_dense", "output_dense"),
-    # text
-    "albert": ("query", "value"),
-    "bert": ("query", "value"),
-    "camembert": ("query", "value"),
-    "data2vec-text": ("query", "value"),
-    "deberta": ("in_proj",),
-    "deberta-v2": ("query_proj", "value_proj"),
-    "distilbert": ("q_lin", "v_lin"),
-    "electra": ("query", "value"),
-    "ernie": ("query", "value"),
-    "modernbert": ("Wqkv",),
-    "mpnet": ("q", "v"),
-    "roberta": ("query", "value"),
-    "xlm-roberta": ("query", "value"),
-}
-
-
 PROJECTIONS = (
     ("q_proj", "v_proj"),
     ("query", "value"),
     ("query_proj", "value_proj"),
     ("linear_q", "linear_v"),
     ("q_lin", "v_lin"),
+    ("q", "v"),
     ("projection_query", "projection_value"),
     ("qkv",),
     ("Wqkv",),
     ("c_attn",),
 )
-"""What transformers calls the query and value projections, for families that the table does not have: the first of
-these that an encoder has are adapted. In the table stand those too that are called otherwise or have none.
-"""
+"""What transformers calls the query and value projections: the first of these that an encoder has are adapted."""
+
+OWN_LAYERS: dict[str, tuple[str, ...]] = {
+    # without attention: the pointwise layers, which hold nearly all of ConvNeXt's weights; every convolution of ResNet
+    "convnext": ("pwconv1", "pwconv2"),
+    "convnextv2": ("pwconv1", "pwconv2"),
+    "resnet": ("convolution",),
+    "deberta": ("in_proj",),
+    # WavLM hands its projections' weights to `F.multi_head_attention_forward` and never calls the layers, so LoRA on
+    # them would change nothing and learn nothing; its feed-forward layers are called.
+    "wavlm": ("intermediate_dense", "output_dense"),
+}
+"""What is adapted in families that have no such projections, or none that can be adapted."""
 
 
 def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) -> str:
@@ -86,7 +49,7 @@ def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) ->
             that encoder (a head, a teacher's copy of the encoder) are never matched, whatever their names, nor is its
             pooler, which is part of the head.
         layers (`Sequence[str]`, *optional*): names of the layers to adapt, e.g. `["q_proj", "k_proj", "v_proj",
-            "o_proj"]`; by default those of `ADAPTED_LAYERS`, or the encoder's query and value projections.
+            "o_proj"]`; by default the query and value projections, or those of `OWN_LAYERS`.
 
     Returns:
         `str`: a regular expression that the full names of the adapted layers match.
@@ -111,8 +74,8 @@ def lora_targets(model: PreTrainedModel, layers: Sequence[str] | None = None) ->
 
 
 def _default_layers(family: str, adaptable: Collection[str]) -> tuple[str, ...]:
-    if family in ADAPTED_LAYERS:
-        return ADAPTED_LAYERS[family]
+    if family in OWN_LAYERS:
+        return OWN_LAYERS[family]
     for names in PROJECTIONS:
         if all(name in adaptable for name in names):
             return names

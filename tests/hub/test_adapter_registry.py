@@ -14,6 +14,7 @@ from hf_ssl.errors import InputError
 from hf_ssl.hub.adapter_registry import AdapterRegistry
 from hf_ssl.hub.push import push_run
 from hf_ssl.trainers.finetuned import load_finetuned
+from hf_ssl.tuners.fingerprint import fingerprint
 from hf_ssl.tuners.mixed import MixedAdapters
 from tests.hub_server import HubServer
 from tests.tuners.mixed.stored import save_adapter, save_encoder
@@ -161,6 +162,28 @@ def test_altered_files_are_found(registry: AdapterRegistry) -> None:
     (registry["topic"] / "README.md").unlink()
     with pytest.raises(InputError, match="README.md of the adapter 'topic' is missing since it was added"):
         registry.facts("topic")
+
+
+def test_a_lost_manifest(registry: AdapterRegistry, trained: Path) -> None:
+    (registry["spam"] / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"'spam' has no manifest\.json in .*; remove it, and add it again"):
+        registry.facts("spam")
+    with pytest.raises(InputError, match="'spam' has no manifest"):
+        registry.add(trained / "topic", "third")  # whether it is of the same encoder cannot be told
+    registry.remove("spam")
+    registry.add(trained / "spam")
+    assert registry.facts("spam").kind == "LORA"
+
+
+def test_the_encoder_that_an_adapter_was_trained_on(registry: AdapterRegistry, trained: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained / "spam", tmp_path / "spam"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"encoder_fingerprint": "0" * 64}))
+    with pytest.raises(InputError, match="'other' was trained on another encoder than .*: of that architecture"):
+        registry.add(folder, "other")
+    config["encoder_fingerprint"] = fingerprint(AutoModel.from_pretrained(trained / "encoder"))
+    (folder / "config.json").write_text(json.dumps(config))
+    registry.add(folder, "other")
 
 
 def test_one_encoder_for_all(registry: AdapterRegistry, trained: Path, tmp_path: Path) -> None:

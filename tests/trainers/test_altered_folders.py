@@ -103,6 +103,12 @@ def test_an_encoder_of_another_architecture_or_size(workshop, folder, tmp_path):
         r"was trained on another encoder than .*larger \(bert\..* is missing there or of another size\); say where",
         encoder=tmp_path / "larger",
     )
+    AutoModel.from_config(BertConfig(**BERT)).save_pretrained(tmp_path / "retrained")
+    refused(
+        folder,
+        "was trained on another encoder than .*retrained: of that architecture, but with other weights; say where",
+        encoder=tmp_path / "retrained",
+    )
     AutoModel.from_config(BertConfig(**BERT | {"num_hidden_layers": 1})).save_pretrained(tmp_path / "shallow")
     refused(folder, r"another encoder than .*shallow \(bert\.encoder\.layer\.1\.", encoder=tmp_path / "shallow")
 
@@ -146,3 +152,16 @@ def test_a_whole_model_that_was_altered(workshop, tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"The weights of .* cannot be read"):
         load_finetuned(folder)
+
+
+@pytest.mark.parametrize("family", ["bert", "vit", "wav2vec2"])
+@pytest.mark.parametrize("share", [0.5, None])
+def test_a_preprocessor_that_was_altered(workshop, tmp_path, family, share):
+    folder = Path(shutil.copytree(workshop.tuned("lora", family).folder, tmp_path / "adapter"))
+    file = folder / ("tokenizer.json" if family == "bert" else "preprocessor_config.json")
+    if share is None:
+        file.unlink()
+    else:
+        whole = file.read_bytes()
+        file.write_bytes(whole[: int(len(whole) * share)])
+    refused(folder, "The preprocessor of the fine-tuned model .* cannot be read .*; fetch or train the model again")

@@ -211,6 +211,18 @@ def run(cases: Cases, folder: Path, task: str = TEXTS, tuner: str = "none", **ch
     return FineTuningRun(arguments, cases.data(task), training(folder, **{**fields, **changes}))
 
 
+def test_the_best_of_the_second_stage_is_that_of_the_least_loss(cases, tmp_path):
+    """The metrics are of the last exit, which does not change any more."""
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "eval_strategy": "epoch"}
+    arguments = training(tmp_path, max_steps=4, exit_scheme="two_stage", save_strategy="epoch", **best)
+    model, data = prepared(cases, TEXTS)
+    data.splits["validation"] = data.splits["train"]
+    trainer = train_exits(model, arguments, TEXTS, data, resume=False)
+    losses = {row["step"]: row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row}
+    assert len(losses) > 1
+    assert trainer.state.best_global_step == min(losses, key=losses.get)
+
+
 @pytest.mark.parametrize("tuner", ["lora", pytest.param("none", marks=pytest.mark.slow)])
 def test_two_stages_resumed_anywhere_equal_an_uninterrupted_run(cases, tmp_path, tuner):
     """Stopped in the first stage, between the two, and in the second."""

@@ -76,6 +76,12 @@ def test_settings_that_cannot_be(tuner, values, message):
         check_tuner_config(tuner, values)
 
 
+@pytest.mark.parametrize("tuner", ["houlsby", "parallel", "prefix", "deep_prompt"])
+def test_an_unknown_module_of_our_own_methods(tuner):
+    with pytest.raises(InputError, match="no module in the bert encoder 'querry'; did you mean 'query'"):
+        adapter_config(classifier("bert")[0], tuner, {"target_modules": ["querry"]}, [])
+
+
 def test_an_unknown_layer_and_a_family_without_a_place():
     with pytest.raises(InputError, match="'q_prj'; did you mean 'q_proj'"):
         adapter_config(classifier("vit")[0], "vera", {"target_modules": ["q_prj"]}, [])

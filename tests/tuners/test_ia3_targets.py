@@ -4,26 +4,24 @@ from peft import IA3Config, get_peft_model
 from transformers import AutoConfig, AutoModel, ViTConfig
 
 from hf_ssl.errors import InputError
-from hf_ssl.tuners.ia3_targets import SCALED_LAYERS, ia3_targets
-from hf_ssl.tuners.lora_targets import ADAPTED_LAYERS
-from tests.families import VIT, WITHOUT_CLASSIFIER, classifier
+from hf_ssl.tuners.ia3_targets import PROJECTIONS, ia3_targets
+from tests.families import BERT, IMAGES, SPEECH, TEXT, VIT, classifier
+
+WITHOUT_PROJECTIONS = {"convnext", "convnextv2", "resnet", "wavlm"}
+"""Families without attention, and one that never calls its projections."""
 
 
-def test_the_families_are_those_of_lora():
-    assert SCALED_LAYERS.keys() == ADAPTED_LAYERS.keys()
-
-
-@pytest.mark.parametrize("family", sorted(set(SCALED_LAYERS) - WITHOUT_CLASSIFIER))
-def test_each_named_layer_is_scaled_and_learns(family):
+@pytest.mark.parametrize("family", sorted({**IMAGES, **SPEECH, **TEXT}))
+def test_keys_values_and_second_layers_are_scaled_and_learn(family):
     model, inputs = classifier(family)
-    projections, second = SCALED_LAYERS[family]
     adapted = get_peft_model(model, IA3Config(**ia3_targets(model)))
     scaled = [name.partition(".ia3_l.")[0] for name, p in adapted.named_parameters() if p.requires_grad]
-    assert {name.rpartition(".")[2] for name in scaled} >= set(projections)
+    last_names = {name.rpartition(".")[2] for name in scaled}
+    assert any(last_names >= set(names) for names in PROJECTIONS) != (family in WITHOUT_PROJECTIONS)
     assert all(name.startswith(f"base_model.model.{model.base_model_prefix}.") for name in scaled)
     assert not any("attention.output" in name or "pooler" in name for name in scaled)
     second_layers = [name for name in scaled if adapted.get_submodule(name).is_feedforward]
-    assert bool(second_layers) == bool(second)
+    assert bool(second_layers) != (family == "resnet")
     adapted(**inputs).logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in adapted.parameters() if p.requires_grad)
 
@@ -51,9 +49,27 @@ def test_layers_that_are_named_and_families_without_a_default():
     assert names == {"q_proj", "fc2"}
     assert model.layers[0].mlp.fc2.is_feedforward
     assert not model.layers[0].attention.q_proj.is_feedforward
-    fnet = AutoModel.from_config(AutoConfig.for_model("fnet", vocab_size=40, hidden_size=16, num_hidden_layers=1))
-    with pytest.raises(InputError, match=r"fnet encoder; name layers to scale in model\.tuner_config"):
-        ia3_targets(fnet)
-    with pytest.raises(InputError, match="did you mean"):
-        ia3_targets(fnet, ["dens"])
-    assert ia3_targets(fnet, ["dense"])["feedforward_modules"] == ""
+    with pytest.raises(InputError, match="'fc3'; did you mean 'fc"):
+        ia3_targets(model, ["fc3"])
+    convolutions = AutoModel.from_config(AutoConfig.for_model("mobilenet_v2", depth_multiplier=0.35))
+    with pytest.raises(InputError, match=r"mobilenet_v2 encoder; name layers to scale in model\.tuner_config"):
+        ia3_targets(convolutions)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "expected"),
+    [
+        ("roberta-prelayernorm", BERT, {"key", "value", "dense"}),
+        (
+            "eurobert",
+            BERT | {"num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0},
+            {"k_proj", "v_proj", "down_proj"},
+        ),
+        ("siglip_vision_model", VIT, {"k_proj", "v_proj", "fc2"}),
+    ],
+)
+def test_of_other_families_they_are_found(family, fields, expected):
+    model = AutoModel.from_config(AutoConfig.for_model(family, **fields))
+    adapted = get_peft_model(model, IA3Config(**ia3_targets(model)))
+    names = {name.split(".ia3_l")[0].rpartition(".")[2] for name, p in adapted.named_parameters() if p.requires_grad}
+    assert names == expected

@@ -32,22 +32,34 @@ def layer_stack_name(encoder: PreTrainedModel) -> str:
     """
     config = encoder.config
     fields = vars(config)
-    if "depths" in fields:
-        length = len(config.depths)
-    elif "num_hidden_groups" in fields:
-        length = config.num_hidden_groups
-    else:
-        length = config.num_hidden_layers
-    for name, module in encoder.named_modules():
-        # A waveform encoder has a list of convolutions, too, and it may be as long.
-        if isinstance(module, nn.ModuleList) and len(module) == length and "conv" not in name:
-            return name
-    raise InputError(
-        f"The layers of a {encoder.config.model_type} encoder were not found; use an encoder of transformers that "
-        "keeps them in one list."
-    )
+    length = config.num_hidden_groups if "num_hidden_groups" in fields else num_layers(config)
+    # A waveform encoder has a list of convolutions, too, and it may be as long.
+    lists = [
+        name
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == length and "conv" not in name
+    ]
+    # XLM keeps the attentions of its layers in one list, the feed-forward networks in another.
+    if lists and not any(name.rpartition(".")[0] == lists[0].rpartition(".")[0] for name in lists[1:]):
+        return lists[0]
+    raise _no_layers(config)
 
 
 def num_layers(encoder_config: PreTrainedConfig) -> int:
-    """How many layers the encoder runs, one after the other; of a hierarchical one, stages."""
-    return len(encoder_config.depths) if "depths" in vars(encoder_config) else encoder_config.num_hidden_layers
+    """How many layers the encoder runs, one after the other; of a hierarchical one, stages.
+
+    Raises:
+        InputError: for an encoder whose config does not say.
+    """
+    if "depths" in vars(encoder_config):
+        return len(encoder_config.depths)
+    if not hasattr(encoder_config, "num_hidden_layers"):
+        raise _no_layers(encoder_config)
+    return encoder_config.num_hidden_layers
+
+
+def _no_layers(config: PreTrainedConfig) -> InputError:
+    return InputError(
+        f"The layers of a {config.model_type} encoder were not found; use an encoder of transformers that keeps them "
+        "in one list."
+    )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.layer_stack import layer_stack, num_layers
 
 Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -24,6 +25,9 @@ def before_layers(encoder: PreTrainedModel, hook: Callable[[int, Arguments], Cha
 
     `depth` layers are done by then (those that LayerDrop left out are counted). ALBERT runs the same layers again and
     again: its runs are counted.
+
+    Raises:
+        InputError: for an encoder that runs its layers past their hooks.
     """
     stack = layer_stack(encoder)
     runs_again = len(stack) < num_layers(encoder.config)
@@ -39,6 +43,11 @@ def before_layers(encoder: PreTrainedModel, hook: Callable[[int, Arguments], Cha
     handles = [layer.register_forward_pre_hook(pre_hook, with_kwargs=True) for layer in stack]
     try:
         yield
+        if done == 0 and not encoder.training:  # in training LayerDrop may leave out all of them
+            raise InputError(
+                f"The layers of a {encoder.config.model_type} encoder are not called as modules, so that nothing can "
+                "leave between them; use another encoder."
+            )
     finally:
         for handle in handles:
             handle.remove()

@@ -13,7 +13,7 @@ from hf_ssl.tuners.fingerprint import fingerprint
 from hf_ssl.tuners.mixed.base import check_same_base, load_base
 from hf_ssl.tuners.mixed.layers import LowRank, Whole
 from hf_ssl.tuners.mixed.pieces import pieces_of
-from hf_ssl.tuners.mixed.places import MixedLayer, Piece, install
+from hf_ssl.tuners.mixed.places import MixedLayer, Piece, install, uninstall
 from hf_ssl.tuners.mixed.rows import BASE, Rows, computing, current_rows
 from hf_ssl.tuners.mixed.stored_adapter import StoredAdapter, read_stored
 
@@ -75,6 +75,7 @@ class MixedAdapters(nn.Module):
         self._needed = needed
         self._adapters: list[StoredAdapter] = []
         self._layers: dict[tuple[str, str], MixedLayer] = {}
+        self._places: dict[str, Collection[tuple[str, str]]] = {}  # of each adapter, those of its own pieces
         self.model.base_model.register_forward_hook(_keep_hidden_state)
 
     @classmethod
@@ -135,9 +136,12 @@ class MixedAdapters(nn.Module):
     def remove(self, name: str) -> None:
         """Forget an adapter; the outputs of the others stay the same bits."""
         slot = self._slot(name)
-        del self._adapters[slot - 1]
+        del self._adapters[slot - 1], self._places[name]
         for layer in self._layers.values():
             layer.drop(slot)
+        used = self._places_of_others(name)
+        for place in [place for place in self._layers if place not in used]:
+            uninstall(self.model, place[0], self._layers.pop(place))
 
     def reload(self, name: str) -> None:
         """Read an adapter anew from its folder, e.g. after it was trained further; the others stay as they are.
@@ -207,14 +211,18 @@ class MixedAdapters(nn.Module):
                 f"{self.model.name_or_path} is not the encoder that the adapter {adapter.name!r} was added with, its "
                 "weights or its architecture are others; give the right one with encoder=..."
             )
-        pieces = pieces_of(adapter, self.model, self._needed)
+        pieces, used = pieces_of(adapter, self.model, self._needed), self._places_of_others(adapter.name)
         for layer, kind in pieces:
-            if kind in EITHER and any((layer, other) in self._layers for other in EITHER - {kind}):
+            if kind in EITHER and any((layer, other) in used for other in EITHER - {kind}):
                 raise InputError(
                     f"Of {adapter.name!r} and another adapter that is loaded, one has LoRA in {layer} and the other "
                     "has trained it whole, which cannot be mixed; load them into two models."
                 )
         return pieces
+
+    def _places_of_others(self, name: str) -> set[tuple[str, str]]:
+        """Where adapters that are not called so have pieces."""
+        return {place for other, places in self._places.items() if other != name for place in places}
 
     def _append(self, adapter: StoredAdapter, pieces: dict[tuple[str, str], Piece]) -> None:
         for (name, kind), piece in pieces.items():
@@ -223,6 +231,7 @@ class MixedAdapters(nn.Module):
         for place, layer in self._layers.items():
             layer.append(pieces.get(place))  # type: ignore[arg-type]  # of the layer's own kind
         self._adapters.append(adapter)
+        self._places[adapter.name] = pieces.keys()
         self.model.eval()
 
 

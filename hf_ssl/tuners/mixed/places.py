@@ -77,8 +77,36 @@ def install(model: PreTrainedModel, name: str, piece: Piece, num_slots: int) -> 
         mixed = MixedLoRA(layer, num_slots)
     else:
         mixed = (MixedLayerNorm if isinstance(layer, nn.LayerNorm) else MixedLinear)(layer, num_slots)
-    model.set_submodule(path, mixed)
+    _put(model, path, mixed)
     return mixed
+
+
+def uninstall(model: PreTrainedModel, name: str, layer: MixedLayer) -> None:
+    """Take away a mixed layer of which no slot has anything left.
+
+    Args:
+        model (`PreTrainedModel`): is changed.
+        name (`str`): of the layer in the plain model.
+        layer ([`MixedLayer`]): what [`install`] gave.
+    """
+    path = path_of(model, name, innermost=not isinstance(layer, MixedBottleneck))
+    assert path is not None
+    if not isinstance(layer, MixedBottleneck):
+        _put(model, path, layer.base)
+        return
+    around: Any = model.get_submodule(path)
+    kind = next(kind for kind, adapter in around.bottleneck_adapter.items() if adapter is layer)
+    del around.bottleneck_adapter[kind], around.bottleneck_variant[kind]
+    around.set_adapter(list(around.bottleneck_adapter), inference_mode=True)
+
+
+def _put(model: PreTrainedModel, path: str, layer: nn.Module) -> None:
+    """Replace a layer; the parallel adapters that read what it is given read what the new one is given."""
+    model.set_submodule(path, layer)
+    for name, around in model.named_modules():
+        if isinstance(around, BottleneckLayer) and around.input_hooks:
+            around.input_hooks.pop().remove()
+            around.read_input_of(feed_forward_input(model, name))
 
 
 def _install_bottleneck(

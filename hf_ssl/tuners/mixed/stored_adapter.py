@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from hf_ssl.errors import InputError
 from hf_ssl.tuners.adapter_folder import read_adapter
+from hf_ssl.tuners.fingerprint import recorded_fingerprint
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG = "adapter_config.json", "adapter_model.safetensors", "config.json"
 MANIFEST = "manifest.json"
@@ -31,7 +32,7 @@ class StoredAdapter:
         peft_config (`PeftConfig`): its kind and where it is in the encoder.
         config (`PreTrainedConfig`): of the model that it was trained in: label map and head.
         weights (`dict[str, Tensor]`): by their names in that model; the adapter's and the head's.
-        fingerprint (`str`, *optional*): of its encoder, as a registry has recorded it.
+        fingerprint (`str`, *optional*): of its encoder, as a registry or else `hf-ssl finetune` has recorded it.
     """
 
     name: str
@@ -76,7 +77,9 @@ def read_stored(name: str, folder: Path) -> StoredAdapter:
     if not tensors:
         raise _broken(name, folder / ADAPTER_WEIGHTS, "it holds no weights")
     weights = {key.removeprefix(PREFIX): weight for key, weight in tensors.items()}
-    adapter = StoredAdapter(name, folder, peft_config, _model_config(name, folder), weights, fingerprint)
+    config = _model_config(name, folder)
+    fingerprint = fingerprint or recorded_fingerprint(config)
+    adapter = StoredAdapter(name, folder, peft_config, config, weights, fingerprint)
     if not adapter.peft_config.base_model_name_or_path:
         raise _broken(name, folder / ADAPTER_CONFIG, "it names no encoder")
     return adapter

@@ -14,6 +14,14 @@ from hf_ssl.tuners.soft_prompt.initialisation import start_from, uniform_bound, 
 from hf_ssl.tuners.soft_prompt.layer import SoftPromptLayer, refusal_to_merge
 from hf_ssl.tuners.soft_prompt.stream import PromptStream
 
+WITHOUT_PLACE = {
+    "longformer": "cut the tokens into windows",
+    "roformer": "are given a rotation for each token",
+    "squeezebert": "have the tokens along their last axis",
+    "xlnet": "have the tokens along their first axis",
+}
+"""Families of which a layer is given something else than states (B, T, D) and a mask that can be extended."""
+
 
 class SoftPromptModel(BaseTuner):
     """Puts a `SoftPromptLayer` around every layer of an encoder; one of shallow prompts, too, has to cut them off."""
@@ -96,6 +104,11 @@ def prompted_layers(model: PreTrainedModel) -> str:
         raise InputError(
             f"A {family} encoder has stages of windows or of feature maps, not one sequence of tokens that soft "
             "prompts could join; take another method of fine-tuning, such as LoRA."
+        )
+    if family in WITHOUT_PLACE:
+        raise InputError(
+            f"The layers of a {family} encoder {WITHOUT_PLACE[family]}, which soft prompts cannot join; take another "
+            "method of fine-tuning, such as LoRA."
         )
     if encoder.config._attn_implementation not in ("sdpa", "eager"):
         raise InputError(

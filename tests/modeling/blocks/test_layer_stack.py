@@ -1,4 +1,5 @@
 import pytest
+from transformers import AutoConfig, AutoModel
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.layer_stack import layer_stack, layer_stack_name, num_layers
@@ -42,3 +43,21 @@ def test_an_encoder_that_keeps_its_layers_elsewhere_is_named():
     encoder.config.num_hidden_layers = 7
     with pytest.raises(InputError, match="layers of a bert encoder were not found"):
         layer_stack(encoder)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("xlm", {"vocab_size": 40, "emb_dim": 16, "n_layers": 2, "n_heads": 2}),  # its layers lie in several lists
+        ("mobilenet_v2", {"depth_multiplier": 0.35}),
+    ],
+)
+def test_encoders_without_one_list_of_layers(family, fields):
+    encoder = AutoModel.from_config(AutoConfig.for_model(family, **fields))
+    with pytest.raises(InputError, match=f"layers of a {family} encoder were not found"):
+        layer_stack(encoder)
+
+
+def test_a_config_that_does_not_say_how_many_layers():
+    with pytest.raises(InputError, match="layers of a mobilenet_v2 encoder were not found"):
+        num_layers(AutoConfig.for_model("mobilenet_v2"))

@@ -1,13 +1,19 @@
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.layer_stack import layer_stack
-from hf_ssl.modeling.early_exit.models import EarlyExitForCTC, EarlyExitForTokenClassification
+from hf_ssl.modeling.early_exit.config import EarlyExitConfig
+from hf_ssl.modeling.early_exit.models import (
+    EarlyExitForCTC,
+    EarlyExitForSequenceClassification,
+    EarlyExitForTokenClassification,
+)
 from hf_ssl.modeling.early_exit.policies import exits_taken
 from hf_ssl.modeling.early_exit.stopping import argument_sizes
-from tests.families import TEXT
+from tests.families import BERT, TEXT
 from tests.modeling.early_exit.exit_models import FAMILIES, ROWS, between, exit_model, inputs_for, row, scores_of
 from tests.modeling.no_waiting import NoWaiting
 
@@ -253,3 +259,12 @@ def test_compiled(what):
     torch.testing.assert_close(output.exit_layer, expected.exit_layer)
     torch.testing.assert_close(output.logits, expected.logits)
     torch.testing.assert_close(at_full_depth.exit_logits, full.exit_logits)
+
+
+@pytest.mark.parametrize("policy", ["never", "entropy"])
+def test_an_encoder_that_calls_its_layers_past_their_hooks_is_refused(policy):
+    encoder = AutoConfig.for_model("squeezebert", **BERT | {"embedding_size": 16})
+    config = EarlyExitConfig(encoder_config=encoder, exit_policy=policy, exit_threshold=0.5)
+    model = EarlyExitForSequenceClassification(config).eval()
+    with torch.no_grad(), pytest.raises(InputError, match="layers of a squeezebert encoder are not called as modules"):
+        model(**inputs_for("bert"))

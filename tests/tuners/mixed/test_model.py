@@ -1,6 +1,7 @@
 """Rows that name different adapters against each row by itself in the plain model."""
 
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.early_exit.config import EarlyExitConfig
-from hf_ssl.tuners.lora_targets import ADAPTED_LAYERS
+from hf_ssl.tuners.lora_targets import lora_targets
 from hf_ssl.tuners.mixed import MixedAdapters
 from tests.families import BERT
 from tests.tuners.mixed.stored import save_adapter, save_encoder, save_tuned, task_model
@@ -43,7 +44,8 @@ class Alone:
 
     def __init__(self, folder: Path, family: str) -> None:
         self.encoder, self.inputs = folder / "encoder", save_encoder(folder / "encoder", family)
-        queries = ADAPTED_LAYERS[family][:1]
+        # the regular expression ends in the names of the layers
+        queries = re.findall(r"\w+", lora_targets(AutoModel.from_pretrained(self.encoder)).rpartition("(")[2])[:1]
         self.models = {
             "spam": save_adapter(folder / "spam", self.encoder, family, 2),
             "topic": save_adapter(folder / "topic", self.encoder, family, 5, r=4, lora_alpha=3, use_rslora=True),
@@ -350,3 +352,20 @@ def alone_copy(alone: Alone, folder: Path) -> Path:
 
 def rewrite(file: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_layer_that_nobody_uses_any_more_may_be_trained_whole_by_the_next(alone, tmp_path):
+    """And the other way round; the bare base stays what it is."""
+    head = ["bert.pooler.dense", "classifier"]
+    save_adapter(tmp_path / "whole", alone.encoder, "bert", 2, ["key"], modules_to_save=[*head, "query"])
+    mixed = MixedAdapters.load({"spam": alone.folders["spam"]})
+    with pytest.raises(InputError, match="one has LoRA in .*query and the other has trained it whole"):
+        mixed.add("whole", tmp_path / "whole")
+    bare = mixed(**alone.inputs, adapters=[None] * 3).last_hidden_state
+    for gone, name, folder in (("spam", "whole", tmp_path / "whole"), ("whole", "spam", alone.folders["spam"])):
+        mixed.remove(gone)
+        mixed.add(name, folder)
+        expected = MixedAdapters.load({name: folder})(**alone.inputs, adapters=[name, None, name])
+        found = mixed(**alone.inputs, adapters=[name, None, name])
+        torch.testing.assert_close(found.logits[0], expected.logits[0])
+        torch.testing.assert_close(mixed(**alone.inputs, adapters=[None] * 3).last_hidden_state, bare)

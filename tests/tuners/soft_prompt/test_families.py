@@ -3,11 +3,13 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.speech.data2vec2_encoder import Data2Vec2AudioConfig, Data2Vec2AudioModel
 from hf_ssl.tuners.soft_prompt import extension, layer
-from tests.families import SPEECH, TEXT, WAVEFORM, padding
+from hf_ssl.tuners.soft_prompt.model import prompted_layers
+from tests.families import BERT, SPEECH, TEXT, WAVEFORM, padding
 from tests.tuners.soft_prompt.tiny import (
     ENCODERS,
     VARIANTS,
@@ -173,6 +175,21 @@ def test_an_encoder_without_a_place_for_prompts_is_refused(name):
     model, _ = tiny(name)
     with pytest.raises(InputError, match=rf"\b{name} encoder .*; take another method of fine-tuning, such as LoRA"):
         with_prompts(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("longformer", {"attention_window": 4}),
+        ("roformer", {"embedding_size": 16}),
+        ("squeezebert", {"embedding_size": 16}),
+        ("xlnet", {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32, "vocab_size": 40}),
+    ],
+)
+def test_an_encoder_whose_layers_take_something_else_is_refused(family, fields):
+    model = AutoModel.from_config(AutoConfig.for_model(family, **(fields if family == "xlnet" else BERT | fields)))
+    with pytest.raises(InputError, match=f"layers of a {family} encoder .*, which soft prompts cannot join; take"):
+        prompted_layers(model)
 
 
 def test_another_attention_is_refused():
