@@ -28,7 +28,11 @@ WHOLE = (
 )
 PATCHES = "mae,beit,simmim,masked_patch,data2vec_vision,ijepa,ibot,dino,moco_v3,simclr"
 SETS = {
-    "resnet": ["--encoder", "resnet", "--budget", "630", "--objectives", WHOLE],
+    # a ResNet has no projection of patches that could stay as it was drawn
+    "resnet": [
+        *["--encoder", "resnet", "--budget", "630", "moco_v3.model.freeze_patch_embedding=false"],
+        *["--objectives", WHOLE],
+    ],
     "vit": ["--encoder", "vit", "--budget", "1000", "encoder.patch_size=8", "--objectives", PATCHES],
     "igpt": ["--encoder", "imagegpt", "--image-size", "16", "--budget", "1000", "--objectives", "igpt"],
 }

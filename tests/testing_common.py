@@ -109,7 +109,7 @@ class ObjectiveBattery:
         assert all("pooler" in key for key in report["missing_keys"])
         inputs = encoder_inputs(batch)
         with torch.no_grad():
-            ours = model.eval().encoder(**inputs, output_hidden_states=True).hidden_states
+            ours = model.eval().exported_encoder(**inputs, output_hidden_states=True).hidden_states
             theirs = plain.eval()(**inputs, output_hidden_states=True).hidden_states
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
@@ -119,7 +119,7 @@ class ObjectiveBattery:
             name: getattr(model.config, name) for name in own_fields(type(model.config)) if name != "encoder_config"
         }
         started = type(model).from_encoder(tmp_path, **own)
-        for key, value in model.encoder.state_dict().items():
+        for key, value in model.exported_encoder.state_dict().items():
             assert torch.equal(value, started.encoder.state_dict()[key]), key
         assert torch.isfinite(started(**batch).loss)
 

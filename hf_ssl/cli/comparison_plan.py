@@ -21,7 +21,7 @@ from hf_ssl.trainers.run import PreTrainingRun
 from hf_ssl.trainers.training_budget import Budget
 
 IMAGE_OBJECTIVES = [name for name, row in OBJECTIVES.items() if row.modality == "vision"]
-ENCODER_RECIPES = {"vit": "mae_emoji", "resnet": "simclr_emoji"}
+ENCODER_RECIPES = {"vit": "mae_emoji", "resnet": "simclr_emoji", "imagegpt": "igpt_emoji"}
 """Whose encoders are the small ones."""
 PATCHES_A_SIDE = 8
 """Of the small ViT, whatever the size of the images."""
@@ -47,6 +47,8 @@ IN_ALL = ("model", "data", "training")
 """Sections of which a setting is for all objectives, unless it names one first."""
 IN_PIXELS = {"data": ("local_image_size",), "model": ("patch_size", "patch_jitter", "mask_patch_size")}
 """Settings of the recipes that are as long as a part of their images."""
+IN_PATCHES = ("max_masked_patches", "min_block_patches", "min_mask_block")
+"""Settings of the recipes' models that count patches."""
 
 
 def read_comparison(args: argparse.Namespace) -> Comparison:
@@ -180,6 +182,11 @@ def small_sizes(model_type: str, side: int) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in known and key != "model_type"}
 
 
+def num_patches(encoder: Mapping[str, Any], side: int) -> int:
+    """How many patches an image of `side` pixels has; 1 for an encoder without them."""
+    return (side // encoder.get("patch_size", side)) ** 2
+
+
 def read_objective(
     name: str, encoder: Mapping[str, Any], shared: Mapping[str, Any], overrides: Sequence[str]
 ) -> PreTrainingRun:
@@ -196,6 +203,9 @@ def read_objective(
     """
     row = objective(name)
     values = read_run(row.recipes[-1], sections=SECTIONS)
+    patch_scale = num_patches(encoder, shared["data"]["image_size"]) / num_patches(
+        values["model"]["encoder_config"], values["data"]["image_size"]
+    )
     values["model"] = {**values["model"], "encoder_config": dict(encoder)}
     values["training"] = {key: value for key, value in values["training"].items() if key not in OF_THE_BUDGET}
     scale = shared["data"]["image_size"] / values["data"]["image_size"]
@@ -203,6 +213,8 @@ def read_objective(
         for key in keys:
             if key in values[section]:
                 values[section][key] = max(1, int(values[section][key] * scale))
+    for key in [key for key in IN_PATCHES if key in values["model"]]:
+        values["model"][key] = max(1, round(values["model"][key] * patch_scale))
     values = merged(values, shared, overrides)
     known = own_fields(row.config_class)
     for key in values["model"]:

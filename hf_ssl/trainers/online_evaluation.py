@@ -97,7 +97,7 @@ class OnlineProbe(TrainerCallback):
 
     def measure(self) -> dict[str, float]:
         """The accuracies on the validation items, by metric."""
-        encoder = self.trainer.model.encoder
+        encoder = self.trainer.model.exported_encoder
         devices = [encoder.device] if encoder.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # an encoder may draw even in evaluation
             extracted = {

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_ssl.cli.comparison_plan import read_encoder, read_objective
 from hf_ssl.cli.main import main
 from hf_ssl.modeling import OBJECTIVES
 from hf_ssl.trainers import comparison, training_budget
@@ -263,6 +264,18 @@ def test_a_budget_of_minutes_is_measured_once(pictures, tmp_path, monkeypatch):
     assert read(tmp_path / "mae", "budget.json") == budget
 
 
+def test_counts_of_patches_follow_the_encoders():
+    encoder, shared = {"model_type": "vit", "patch_size": 8}, {"data": {"image_size": 32}}
+    model = read_objective("beit", encoder, shared, []).model
+    assert (model["max_masked_patches"], model["min_block_patches"]) == (6, 1)  # of 16 instead of 64
+    assert read_objective("data2vec_vision", encoder, shared, []).model["min_mask_block"] == 1
+
+
+def test_an_image_gpt_has_the_sizes_of_its_recipe():
+    sizes = read_encoder("imagegpt", 16, [])
+    assert (sizes["n_embd"], sizes["resid_pdrop"]) == (96, 0.0)
+
+
 def test_by_default_all_objectives_are_compared_that_the_encoder_suits(pictures, tmp_path, monkeypatch):
     plans = []
     monkeypatch.setattr("hf_ssl.cli.compare.compare", lambda plan, **_: plans.append(plan) or sys.exit(0))
@@ -279,6 +292,7 @@ def test_by_default_all_objectives_are_compared_that_the_encoder_suits(pictures,
     assert set(resnet.runs) == images - set(resnet.left_out)
     assert vit.runs["jigsaw"].model["patch_size"] == 4  # 12 of 48 pixels
     assert vit.runs["dino"].data.local_image_size == 8
+    assert vit.runs["beit"].model["max_masked_patches"] == 25  # as many patches as the recipe's
     assert vit.seeds == [1, 2, 3]
 
 

@@ -126,8 +126,13 @@ class SSLPreTrainedModel(PreTrainedModel):
         model.synchronise_teacher()
         return model.train()
 
+    @property
+    def exported_encoder(self) -> PreTrainedModel:
+        """The encoder that is evaluated and used after the pretraining: the one that learned, or its teacher."""
+        return self.encoder
+
     def export_encoder(self, path: str | Path, processor: Processor | None = None) -> None:
-        """Write a plain transformers checkpoint, which loads where hf_ssl is not installed.
+        """Write the encoder as a plain transformers checkpoint, which loads where hf_ssl is not installed.
 
         An architecture that transformers does not have is written with its code (`trust_remote_code=True` loads it).
 
@@ -135,7 +140,7 @@ class SSLPreTrainedModel(PreTrainedModel):
             path (`str` or `Path`): folder to write, loadable by `AutoModel.from_pretrained`.
             processor ([`Processor`], *optional*): the encoder's preprocessor, written beside it.
         """
-        self.encoder.save_pretrained(path)
+        self.exported_encoder.save_pretrained(path)
         if processor is not None:
             processor.save_pretrained(path)
 

@@ -15,6 +15,7 @@ from transformers.utils.generic import can_return_tuple
 
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.block_masking import block_mask
+from hf_ssl.modeling.blocks.codebook import code_perplexity
 from hf_ssl.modeling.blocks.frames import IGNORED
 from hf_ssl.modeling.blocks.image_config import ImageSSLConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
@@ -167,7 +168,7 @@ class BeitForPreTraining(SSLPreTrainedModel):
             num_predictions=num_predictions,
             logits=logits.detach(),
             targets=targets,
-            diagnostics={"codebook_perplexity": perplexity(targets, logits.shape[1])},
+            diagnostics={"codebook_perplexity": code_perplexity(targets, logits.shape[1])},
             features=encoded.last_hidden_state.detach().mean(dim=1),
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
@@ -213,12 +214,3 @@ class BeitForPreTraining(SSLPreTrainedModel):
         masks = [block_mask(grid, most, generator, min_block=config.min_block_patches) for generator in generators]
         mask = torch.stack(masks).flatten(1)
         return {**batch, "bool_masked_pos": mask, "masked_positions": positions_of(mask)}
-
-
-@torch.no_grad()
-def perplexity(tokens: Tensor, num_tokens: int) -> Tensor:
-    """The effective number of tokens among `tokens` (N,), −100 not counted: exp of their entropy, a scalar, fp32."""
-    counted = (tokens != IGNORED).float()
-    counts = torch.zeros(num_tokens, device=tokens.device).scatter_add(0, tokens.clamp(min=0), counted)
-    shares = counts / counts.sum().clamp(min=1)
-    return torch.special.entr(shares).sum().exp()

@@ -101,6 +101,7 @@ class DeepClusterV2ForPreTraining(SSLPreTrainedModel):
     config: DeepClusterV2Config
     main_input_name = "pixel_values"
     needs_item_indices = True
+    _keep_in_fp32_modules_strict = ["rows", "centroids"]
 
     assignments: Tensor
     centroids: Tensor

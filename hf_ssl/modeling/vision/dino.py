@@ -3,13 +3,12 @@
 # B images of this process, V views of the student (the first two global), C x H x W pixels, D hidden size,
 # E bottleneck size, K prototypes
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
 
@@ -20,7 +19,6 @@ from hf_ssl.modeling.blocks.dino_head import DINOHead, WeightNormLinear
 from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import hidden_size_of
-from hf_ssl.modeling.blocks.pretrained import Processor
 from hf_ssl.modeling.blocks.self_distillation import Distillation, collapse_diagnostics, distil, other_views
 from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import cosine_decay, follow, make_teacher
@@ -231,16 +229,10 @@ class DINOForPreTraining(MomentumEncoderPreTrainedModel):
         images = batch["pixel_values"]
         return {"cross_view": images.new_full((), len(images), dtype=torch.long)}
 
-    def export_encoder(self, path: str | Path, processor: Processor | None = None) -> None:
-        """Write the teacher's encoder as a plain transformers checkpoint.
-
-        Args:
-            path (`str` or `Path`): folder to write, loadable by `AutoModel.from_pretrained`.
-            processor ([`Processor`], *optional*): the encoder's preprocessor, written beside it.
-        """
-        self.teacher["encoder"].save_pretrained(path)
-        if processor is not None:
-            processor.save_pretrained(path)
+    @property
+    def exported_encoder(self) -> PreTrainedModel:
+        """The teacher's."""
+        return self.teacher["encoder"]
 
     def before_optimizer_step(self, progress: float) -> None:
         """The prototypes stay as they are at first.

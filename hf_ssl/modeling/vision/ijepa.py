@@ -9,7 +9,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, PreTrainedConfig, ViTConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, ViTConfig
 from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils.generic import can_return_tuple
@@ -119,7 +119,8 @@ class IJepaForPreTraining(StudentTeacherPreTrainedModel):
     of the whole image, normalised by its own mean and standard deviation, and ŝ_j what the predictor makes of the
     context and of j's position. The context is what is left of a large block without the targets, and the student sees
     it alone. d is the smooth L1 distance of the authors' code; the paper writes a squared one, summed over the patches
-    of a block. The teacher is a moving average of the student.
+    of a block. The teacher is a moving average of the student. It alone reads whole images, and it is what is exported
+    (appendix A.1: the target encoder is evaluated).
 
     Reference: facebookresearch/ijepa, `src/train.py` and `src/models/vision_transformer.py`, commit 52c1ae9.
     Deviations:
@@ -129,7 +130,6 @@ class IJepaForPreTraining(StudentTeacherPreTrainedModel):
     * The encoder's positions are learned (transformers' ViT and I-JEPA), the authors' are fixed; its layers start from
       N(0, 0.02²) at every depth, where they shrink the last linear layers of the l-th by √(2 l).
     * A class token, where an encoder has one, is seen by the patches, but nothing is predicted from it or of it.
-    * What is exported is the student, as of every objective; the authors evaluate the teacher.
     """
 
     config: IJepaPreTrainingConfig
@@ -142,6 +142,11 @@ class IJepaForPreTraining(StudentTeacherPreTrainedModel):
         self.predictor = IJepaPredictor(self.encoder.config.hidden_size, predictor_layers(config))
         self.teacher = make_teacher(self.student)
         self.post_init()
+
+    @property
+    def exported_encoder(self) -> PreTrainedModel:
+        """The teacher."""
+        return self.teacher
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

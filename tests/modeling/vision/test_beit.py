@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModel, BeitConfig, BeitForMaskedImageModeling
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.vision.beit import BeitForPreTraining, BeitPreTrainingConfig, perplexity
+from hf_ssl.modeling.vision.beit import BeitForPreTraining, BeitPreTrainingConfig
 from hf_ssl.modeling.vision.patch_codebook import PatchCodebook, PatchCodebookConfig
 from tests.modeling.no_waiting import NoWaiting
 from tests.tiny_vision import NUM_ROWS, generators, images, vit
@@ -147,11 +147,6 @@ def test_tokenizers_of_transformers(model_type, stride):
     output = model(**drawn(model))
     assert output.logits.shape[1] == 11
     assert torch.isfinite(output.loss)
-
-
-def test_perplexity():
-    assert perplexity(torch.tensor([0, 1, 2, 3, -100]), 8).item() == pytest.approx(4)
-    assert perplexity(torch.tensor([5, 5, -100]), 8).item() == pytest.approx(1)
 
 
 def test_forward_never_waits():

@@ -148,6 +148,15 @@ def test_encoders(encoder, tmp_path):
     assert features.shape[0] == 3
 
 
+def test_the_teacher_is_exported(tmp_path):
+    model = build("vit")
+    model.export_encoder(tmp_path)
+    exported = AutoModel.from_pretrained(tmp_path).state_dict()
+    teacher, student = model.teacher.state_dict(), model.encoder.state_dict()
+    assert all(torch.equal(value, teacher[key]) for key, value in exported.items() if "pooler" not in key)
+    assert not all(torch.equal(value, student[key]) for key, value in exported.items() if "pooler" not in key)
+
+
 @torch.no_grad()
 def test_images_of_another_size_than_the_encoders():
     model = build("vit")
