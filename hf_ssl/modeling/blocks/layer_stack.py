@@ -58,6 +58,12 @@ def num_layers(encoder_config: PreTrainedConfig) -> int:
     return encoder_config.num_hidden_layers
 
 
+def calls_of_group(encoder_config: PreTrainedConfig, group: int) -> int:
+    """How often ALBERT runs one of its groups of layers, counted from 0, in a forward pass."""
+    num_layers, num_groups = encoder_config.num_hidden_layers, encoder_config.num_hidden_groups
+    return sum(int(layer / (num_layers / num_groups)) == group for layer in range(num_layers))
+
+
 def _no_layers(config: PreTrainedConfig) -> InputError:
     return InputError(
         f"The layers of a {config.model_type} encoder were not found; use an encoder of transformers that keeps them "

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_ssl.errors import InputError
+from hf_ssl.modeling.blocks.layer_stack import calls_of_group
 from hf_ssl.tuners.prefix.attention import attention_function, takes_prefix
 from hf_ssl.tuners.prefix.config import PrefixConfig
 from hf_ssl.tuners.prefix.layer import PrefixLayer, refusal_to_merge
@@ -64,11 +65,7 @@ class PrefixModel(BaseTuner):
         shared = re.fullmatch(r"(.*?)\.?albert_layer_groups\.(\d+)\..*", key)
         if shared is None:
             return PrefixLayer(attention)
-        config, group = self.model.base_model.config, int(shared[2])
-        layers_per_group = config.num_hidden_layers / config.num_hidden_groups
-        layer = PrefixLayer(
-            attention, sum(int(i / layers_per_group) == group for i in range(config.num_hidden_layers))
-        )
+        layer = PrefixLayer(attention, calls_of_group(self.model.base_model.config, int(shared[2])))
         layer.count_calls_from(self.model.get_submodule(shared[1]))
         return layer
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.blocks.layer_stack import layer_stack_name
+from hf_ssl.modeling.blocks.layer_stack import calls_of_group, layer_stack_name
 from hf_ssl.tuners.soft_prompt.config import SoftPromptConfig
 from hf_ssl.tuners.soft_prompt.initialisation import start_from, uniform_bound, vectors_of
 from hf_ssl.tuners.soft_prompt.layer import SoftPromptLayer, refusal_to_merge
@@ -78,12 +78,8 @@ class SoftPromptModel(BaseTuner):
         setattr(parent, child_name, new_module)
 
     def _num_calls(self, key: str) -> int:
-        config = self.model.base_model.config
         group = re.search(r"albert_layer_groups\.(\d+)\.", key)
-        if group is None:
-            return 1
-        layers_per_group = config.num_hidden_layers / config.num_hidden_groups
-        return sum(int(i / layers_per_group) == int(group[1]) for i in range(config.num_hidden_layers))
+        return 1 if group is None else calls_of_group(self.model.base_model.config, int(group[1]))
 
     def _check_merge_allowed(self) -> None:
         raise refusal_to_merge()

@@ -2,7 +2,7 @@ import pytest
 from transformers import AutoConfig, AutoModel
 
 from hf_ssl.errors import InputError
-from hf_ssl.modeling.blocks.layer_stack import layer_stack, layer_stack_name, num_layers
+from hf_ssl.modeling.blocks.layer_stack import calls_of_group, layer_stack, layer_stack_name, num_layers
 from tests.families import IMAGES, SPEECH, TEXT, classifier
 
 NAMES = {
@@ -61,3 +61,9 @@ def test_encoders_without_one_list_of_layers(family, fields):
 def test_a_config_that_does_not_say_how_many_layers():
     with pytest.raises(InputError, match="layers of a mobilenet_v2 encoder were not found"):
         num_layers(AutoConfig.for_model("mobilenet_v2"))
+
+
+def test_the_calls_of_alberts_groups():
+    config = AutoConfig.for_model("albert", num_hidden_layers=7, num_hidden_groups=3)
+    calls = [calls_of_group(config, group) for group in range(3)]
+    assert calls == [3, 2, 2]
