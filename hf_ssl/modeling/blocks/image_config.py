@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from hf_ssl.modeling.blocks.pooling import check_pooling
+from hf_ssl.modeling.blocks.pooling import check_pooling, hidden_size_of
 from hf_ssl.modeling.blocks.pretrained import SSLConfig
 
 
@@ -42,3 +42,14 @@ class PooledImageConfig(ImageSSLConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         check_pooling(self.pooling)
+
+    def perceptron_sizes(self, num_layers: int, hidden_size: int | None, output_size: int) -> list[int]:
+        """Dimensions, from input to output, of a perceptron that reads the encoder's vector.
+
+        Args:
+            num_layers (`int`): linear layers, at least 1.
+            hidden_size (`int`, *optional*): of all hidden layers; by default that of the encoder.
+            output_size (`int`): of the last layer.
+        """
+        input_size = hidden_size_of(self.encoder_config)
+        return [input_size, *[hidden_size or input_size] * (num_layers - 1), output_size]

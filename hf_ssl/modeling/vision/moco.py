@@ -16,7 +16,6 @@ from hf_ssl.modeling.blocks.contrastive import info_nce
 from hf_ssl.modeling.blocks.gather import gather_with_gradient, num_processes, process_rank
 from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.queue import MemoryQueue
 from hf_ssl.modeling.blocks.similarity import direction_std
@@ -79,9 +78,7 @@ class MoCoConfig(PooledImageConfig):
     @property
     def projection_sizes(self) -> list[int]:
         """Dimensions of the projection head from input to output."""
-        hidden_size = hidden_size_of(self.encoder_config)
-        projection_hidden_size = self.projection_hidden_size or hidden_size
-        return [hidden_size, *[projection_hidden_size] * (self.num_projection_layers - 1), self.projection_size]
+        return self.perceptron_sizes(self.num_projection_layers, self.projection_hidden_size, self.projection_size)
 
 
 class MoCoForPreTraining(MomentumEncoderPreTrainedModel):

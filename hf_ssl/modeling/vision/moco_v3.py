@@ -15,7 +15,6 @@ from hf_ssl.modeling.blocks.checks import check_temperatures
 from hf_ssl.modeling.blocks.contrastive import info_nce_in_batch
 from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.similarity import direction_std
 from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
@@ -71,8 +70,7 @@ class MoCoV3Config(PooledImageConfig):
     @property
     def projection_sizes(self) -> list[int]:
         """Dimensions of the projection head from input to output."""
-        hidden = [self.mlp_hidden_size] * (self.num_projection_layers - 1)
-        return [hidden_size_of(self.encoder_config), *hidden, self.projection_size]
+        return self.perceptron_sizes(self.num_projection_layers, self.mlp_hidden_size, self.projection_size)
 
     @property
     def prediction_sizes(self) -> list[int]:

@@ -12,7 +12,6 @@ from hf_ssl.modeling.blocks.checks import check_temperatures
 from hf_ssl.modeling.blocks.contrastive import nt_xent
 from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
 from hf_ssl.modeling.blocks.views import EncodedViews, check_views, encode_views, ready_image_encoder
@@ -54,9 +53,7 @@ class SimCLRConfig(PooledImageConfig):
     @property
     def projection_sizes(self) -> list[int]:
         """Dimensions of the projection head from input to output."""
-        hidden_size = hidden_size_of(self.encoder_config)
-        projection_hidden_size = self.projection_hidden_size or hidden_size
-        return [hidden_size, *[projection_hidden_size] * (self.num_projection_layers - 1), self.projection_size]
+        return self.perceptron_sizes(self.num_projection_layers, self.projection_hidden_size, self.projection_size)
 
 
 class SimCLRForPreTraining(TwoViewPreTrainedModel):

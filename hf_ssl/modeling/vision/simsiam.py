@@ -9,7 +9,6 @@ from huggingface_hub.dataclasses import strict
 from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.similarity import cosine, direction_std
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
@@ -47,9 +46,7 @@ class SimSiamConfig(PooledImageConfig):
     @property
     def projection_sizes(self) -> list[int]:
         """Dimensions of the projector from input to output."""
-        hidden_size = hidden_size_of(self.encoder_config)
-        projection_hidden_size = self.projection_hidden_size or hidden_size
-        return [hidden_size, *[projection_hidden_size] * (self.num_projection_layers - 1), self.projection_size]
+        return self.perceptron_sizes(self.num_projection_layers, self.projection_hidden_size, self.projection_size)
 
 
 class SimSiamForPreTraining(TwoViewPreTrainedModel):

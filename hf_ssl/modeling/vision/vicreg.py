@@ -14,7 +14,6 @@ from hf_ssl.modeling.blocks.decorrelation import off_diagonal_squares
 from hf_ssl.modeling.blocks.gather import gather_with_gradient
 from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
-from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
 from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder
@@ -65,8 +64,7 @@ class VICRegConfig(PooledImageConfig):
     @property
     def projection_sizes(self) -> list[int]:
         """Dimensions of the projector from input to output."""
-        hidden_sizes = [self.projection_hidden_size] * (self.num_projection_layers - 1)
-        return [hidden_size_of(self.encoder_config), *hidden_sizes, self.projection_size]
+        return self.perceptron_sizes(self.num_projection_layers, self.projection_hidden_size, self.projection_size)
 
 
 class VICRegForPreTraining(TwoViewPreTrainedModel):
