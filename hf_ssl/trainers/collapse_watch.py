@@ -17,8 +17,16 @@ SIGNS: dict[str, tuple[float, str]] = {
     "clusters_used": (1.5, "everything is in one cluster"),
     "target_std": (0.1, "the teacher says the same of everything"),
     "prediction_std": (0.01, "the student says the same of everything"),
+    "projection_std": (0.05, "all projections are the same"),
+    "projection_spread": (0.05, "all projections have one direction"),
+    "prediction_spread": (0.05, "all predictions have one direction"),
+    "key_spread": (0.05, "all keys have one direction"),
+    "neighbour_spread": (0.05, "all neighbours have one direction"),
+    "kl_to_uniform": (0.01, "the teacher holds all prototypes for equally likely"),
+    "patch_kl_to_uniform": (0.01, "the teacher holds all prototypes for equally likely in every patch"),
 }
-"""Of each logged value, below what it is a sign of collapse, and what it says. Those on `…_std` are data2vec's bounds.
+"""Of each logged value, below what it is a sign of collapse, and what it says. `target_std` and `prediction_std` have
+data2vec's bounds; a spread is near 1 of random directions, see [`direction_spread`].
 
 `effective_rank` and `feature_std` are not among them: of a batch of few long recordings they are small by nature.
 """

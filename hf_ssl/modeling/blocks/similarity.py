@@ -2,6 +2,8 @@
 
 # B rows, D dimensions
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,16 +24,16 @@ def cosine(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def direction_std(rows: Tensor) -> Tensor:
-    """Standard deviation over the rows of each dimension of the normalised rows, averaged over the dimensions.
+def direction_spread(rows: Tensor) -> Tensor:
+    """How evenly directions are spread: 1 where they are as far apart as random ones, 0 where all rows have the same.
 
-    SimSiam, section 4.1 (Chen & He 2020, arXiv:2011.10566): near 1/√D where directions are spread evenly, 0 where all
-    rows have the same one.
+    √D times the standard deviation over the rows of each dimension of the normalised rows, averaged over dimensions;
+    SimSiam (Chen & He 2020, arXiv:2011.10566, section 4.1) looks at it without the √D.
 
     Args:
         rows (`Tensor` of shape `(B, D)`): B > 1.
 
     Returns:
-        scalar `Tensor`, fp32.
+        scalar `Tensor`, fp32, from 0 to hardly above 1.
     """
-    return F.normalize(rows.float(), dim=1).std(dim=0).mean()
+    return math.sqrt(rows.shape[1]) * F.normalize(rows.float(), dim=1).std(dim=0).mean()

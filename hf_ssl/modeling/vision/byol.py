@@ -13,7 +13,7 @@ from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.pooling import hidden_size_of
 from hf_ssl.modeling.blocks.projection import ProjectionHead
-from hf_ssl.modeling.blocks.similarity import cosine, direction_std
+from hf_ssl.modeling.blocks.similarity import cosine, direction_spread
 from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import cosine_decay, follow, make_teacher
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
@@ -103,8 +103,8 @@ class BYOLForPreTraining(MomentumEncoderPreTrainedModel, TwoViewPreTrainedModel)
         """The loss of all the images of a batch, from what [`embed`] gave.
 
         Returns:
-            [`SSLOutput`]: `loss_terms["regression"]`; `diagnostics` `prediction_std` and `projection_std` (the
-            teacher's), see [`direction_std`]; `features` (2B, D), the encoder's output.
+            [`SSLOutput`]: `loss_terms["regression"]`; `diagnostics` `prediction_spread` and `projection_spread` (the
+            teacher's), see [`direction_spread`]; `features` (2B, D), the encoder's output.
         """
         assert encoded.features is not None
         assert encoded.teacher_features is not None
@@ -117,7 +117,7 @@ class BYOLForPreTraining(MomentumEncoderPreTrainedModel, TwoViewPreTrainedModel)
             loss=loss,
             loss_terms={"regression": loss.detach()},
             num_predictions={},
-            diagnostics={"prediction_std": direction_std(q_1), "projection_std": direction_std(z_1)},
+            diagnostics={"prediction_spread": direction_spread(q_1), "projection_spread": direction_spread(z_1)},
             features=encoded.features.detach().transpose(0, 1).flatten(0, 1),
         )
 

@@ -18,7 +18,7 @@ from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.queue import MemoryQueue
-from hf_ssl.modeling.blocks.similarity import direction_std
+from hf_ssl.modeling.blocks.similarity import direction_spread
 from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import follow, make_teacher
 from hf_ssl.modeling.blocks.views import EncodedViews, check_views, encode_each_view, ready_image_encoder
@@ -148,8 +148,8 @@ class MoCoForPreTraining(MomentumEncoderPreTrainedModel):
 
         Returns:
             [`SSLOutput`]: `loss_terms["info_nce"]`; `logits` (V B, 1 + K) and `targets` (V B,) of telling the key
-            apart; `diagnostics["key_std"]`, how far the keys spread ([`direction_std`]); `features` (V B, D), the
-            encoder's output.
+            apart; `diagnostics["key_spread"]`, the [`direction_spread`] of the keys; `features` (V B, D), the encoder's
+            output.
 
         Raises:
             InputError: when `pixel_values` is not two views of each image.
@@ -198,7 +198,7 @@ class MoCoForPreTraining(MomentumEncoderPreTrainedModel):
             num_predictions={},
             logits=logits.detach(),
             targets=targets,
-            diagnostics={"key_std": direction_std(k)},
+            diagnostics={"key_spread": direction_spread(k)},
             features=h.detach(),
         )
 

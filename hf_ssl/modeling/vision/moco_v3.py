@@ -16,7 +16,7 @@ from hf_ssl.modeling.blocks.contrastive import info_nce_in_batch
 from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.projection import ProjectionHead
-from hf_ssl.modeling.blocks.similarity import direction_std
+from hf_ssl.modeling.blocks.similarity import direction_spread
 from hf_ssl.modeling.blocks.student_teacher import MomentumEncoderPreTrainedModel
 from hf_ssl.modeling.blocks.teacher import cosine_decay, follow, make_teacher
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
@@ -135,7 +135,7 @@ class MoCoV3ForPreTraining(MomentumEncoderPreTrainedModel, TwoViewPreTrainedMode
 
         Returns:
             [`SSLOutput`]: `loss_terms["contrastive"]`, the sum of both directions; `logits` (2B, N) and `targets`
-            (2B,) of telling the key apart; `diagnostics["key_std"]`, how far the keys spread ([`direction_std`]);
+            (2B,) of telling the key apart; `diagnostics["key_spread"]`, the [`direction_spread`] of the keys;
             `features` (2B, D), the encoder's output.
         """
         assert encoded.features is not None
@@ -153,7 +153,7 @@ class MoCoV3ForPreTraining(MomentumEncoderPreTrainedModel, TwoViewPreTrainedMode
             num_predictions={},
             logits=torch.cat([first[1], second[1]]).detach(),
             targets=torch.cat([first[2], second[2]]),
-            diagnostics={"key_std": direction_std(torch.cat([k_1, k_2]))},
+            diagnostics={"key_spread": direction_spread(torch.cat([k_1, k_2]))},
             features=encoded.features.detach().transpose(0, 1).flatten(0, 1),
         )
 

@@ -15,7 +15,7 @@ from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.projection import ProjectionHead
 from hf_ssl.modeling.blocks.queue import MemoryQueue
-from hf_ssl.modeling.blocks.similarity import direction_std
+from hf_ssl.modeling.blocks.similarity import direction_spread
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
 from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder
 
@@ -105,8 +105,8 @@ class NNCLRForPreTraining(TwoViewPreTrainedModel):
 
         Returns:
             [`SSLOutput`]: `loss_terms["info_nce"]`; `logits` (2B, N) and `targets` (2B,) of telling apart which
-            prediction belongs to a neighbour; `diagnostics` `neighbour_std`, how far the neighbours spread
-            ([`direction_std`]), and `neighbour_similarity`, the mean cosine of projections and their neighbours;
+            prediction belongs to a neighbour; `diagnostics` `neighbour_spread`, how far the neighbours spread
+            ([`direction_spread`]), and `neighbour_similarity`, the mean cosine of projections and their neighbours;
             `features` (2B, D), the encoder's output.
         """
         assert encoded.features is not None
@@ -125,7 +125,7 @@ class NNCLRForPreTraining(TwoViewPreTrainedModel):
             logits=torch.cat([first[1], second[1]]).detach(),
             targets=torch.cat([first[2], second[2]]),
             diagnostics={
-                "neighbour_std": direction_std(torch.cat([nn_1, nn_2])),
+                "neighbour_spread": direction_spread(torch.cat([nn_1, nn_2])),
                 "neighbour_similarity": (similarity_1 + similarity_2).mean() / 2,
             },
             features=encoded.features.detach().transpose(0, 1).flatten(0, 1),

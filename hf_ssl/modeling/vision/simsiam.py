@@ -10,7 +10,7 @@ from hf_ssl.errors import InputError
 from hf_ssl.modeling.blocks.image_config import PooledImageConfig
 from hf_ssl.modeling.blocks.output import SSLOutput
 from hf_ssl.modeling.blocks.projection import ProjectionHead
-from hf_ssl.modeling.blocks.similarity import cosine, direction_std
+from hf_ssl.modeling.blocks.similarity import cosine, direction_spread
 from hf_ssl.modeling.blocks.two_views import TwoViewPreTrainedModel
 from hf_ssl.modeling.blocks.views import EncodedViews, ready_image_encoder
 
@@ -56,8 +56,8 @@ class SimSiamForPreTraining(TwoViewPreTrainedModel):
     `p = h(z)`: f the encoder with its projector, h the predictor, x_1 and x_2 two views of one image. The loss is the
     mean over the images and lies in [−1, 1]. Downstream one uses the encoder without its projector.
 
-    * Without the stopped gradient, or without the predictor, everything collapses to one direction. `projection_std`
-      tells: it is near 1/√P while the projections are spread, and 0 when they are not (section 4.1).
+    * Without the stopped gradient, or without the predictor, everything collapses to one direction.
+      `projection_spread` tells: it is near 1 while the projections are spread, and 0 when they are not (section 4.1).
     * The predictor's learning rate does not decay (`constant_learning_rate`; the last row of the paper's Table 1).
     * Each view passes by itself, so that batch normalisation sees one view at a time; its statistics are those of all
       processes.
@@ -87,8 +87,8 @@ class SimSiamForPreTraining(TwoViewPreTrainedModel):
         """The loss of all the images of a batch, from what [`embed`] gave.
 
         Returns:
-            [`SSLOutput`]: `loss_terms["similarity"]`, from 1 down to −1; `diagnostics["projection_std"]`, see
-            [`direction_std`]; `features` (2B, D), the encoder's output.
+            [`SSLOutput`]: `loss_terms["similarity"]`, from 1 down to −1; `diagnostics["projection_spread"]`, see
+            [`direction_spread`]; `features` (2B, D), the encoder's output.
         """
         assert encoded.features is not None
         z_1, z_2 = z = self.projection_head.each_view(encoded.features.transpose(0, 1))  # (2, B, P)
@@ -98,6 +98,6 @@ class SimSiamForPreTraining(TwoViewPreTrainedModel):
             loss=loss,
             loss_terms={"similarity": loss.detach()},
             num_predictions={},
-            diagnostics={"projection_std": direction_std(z_1)},
+            diagnostics={"projection_spread": direction_spread(z_1)},
             features=encoded.features.detach().transpose(0, 1).flatten(0, 1),
         )

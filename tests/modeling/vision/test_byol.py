@@ -36,7 +36,7 @@ def test_loss_is_equation_2_in_both_directions():
 def test_output():
     model, pixel_values = build("byol"), joint_batch()
     output = model(pixel_values)
-    assert set(output.diagnostics) == {"prediction_std", "projection_std"}
+    assert set(output.diagnostics) == {"prediction_spread", "projection_spread"}
     assert torch.equal(output.loss_terms["regression"], output.loss)
 
 

@@ -69,7 +69,7 @@ def test_output():
     assert output.targets.tolist() == [*range(8), *range(8)]
     assert output.features.shape == (16, 16)
     assert not output.logits.requires_grad
-    assert set(output.diagnostics) == {"neighbour_std", "neighbour_similarity"}
+    assert set(output.diagnostics) == {"neighbour_spread", "neighbour_similarity"}
     assert 0 < output.diagnostics["neighbour_similarity"] < 1
     torch.testing.assert_close(F.cross_entropy(output.logits, output.targets), output.loss.detach())
 
