@@ -148,8 +148,8 @@ class MoCoForPreTraining(MomentumEncoderPreTrainedModel):
 
         Returns:
             [`SSLOutput`]: `loss_terms["info_nce"]`; `logits` (V B, 1 + K) and `targets` (V B,) of telling the key
-            apart; `diagnostics["key_spread"]`, the [`direction_spread`] of the keys; `features` (V B, D), the encoder's
-            output.
+            apart; `diagnostics["key_spread"]`, the [`direction_spread`] of the keys; `features` (V B, D), the
+            encoder's output.
 
         Raises:
             InputError: when `pixel_values` is not two views of each image.
