@@ -60,7 +60,7 @@ CARD = ROOT / "model_cards" / "early_exit.md"
 
 
 def fine_tuned(task: str, seed: int, output: Path, exits: bool, quick: bool) -> Path:
-    """The folder of a fine-tuned model; with exits, calibrated and with its curve."""
+    """The folder of a fine-tuned model."""
     folder = output / f"{task}_{'exits' if exits else 'plain'}_seed{seed}"
     settings = {key: value.format(seed=seed) for key, value in TASKS[task].items()}
     if exits:

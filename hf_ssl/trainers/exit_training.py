@@ -65,7 +65,8 @@ def train_exits(
     if last.trains == "exits" and training.load_best_model_at_end:
         # The metrics are those of the last exit, which is frozen by now: they are as good at every checkpoint.
         changes |= {"metric_for_best_model": "loss", "greater_is_better": False}
-    training = replace(training, **changes)
+    if changes:
+        training = replace(training, **changes)
     trainer = ExitTrainer(model, training, task, data, last, trained)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer

@@ -97,6 +97,9 @@ def uninstall(model: PreTrainedModel, name: str, layer: MixedLayer) -> None:
     around: Any = model.get_submodule(path)
     kind = next(kind for kind, adapter in around.bottleneck_adapter.items() if adapter is layer)
     del around.bottleneck_adapter[kind], around.bottleneck_variant[kind]
+    if "parallel" not in around.bottleneck_variant.values():
+        while around.input_hooks:  # nobody would take what they remember
+            around.input_hooks.pop().remove()
     around.set_adapter(list(around.bottleneck_adapter), inference_mode=True)
 
 
